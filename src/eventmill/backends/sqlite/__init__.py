@@ -1,0 +1,1 @@
+"""SQLite: the whole library on one file, with no server."""

@@ -1,0 +1,137 @@
+"""Groups, their members and the cursors they hold."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from eventmill.backends.sqlite.connection import connect
+from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.core.assignment import share
+from eventmill.core.capabilities import Balance, Cursor, Group, Types
+from eventmill.core.message import Partition
+
+
+class SqliteGroups(Database):
+    """The cursor part of the Store."""
+
+    async def enroll(self, group: str, types: Types | None, partitions: Collection[Partition]) -> None:
+        known = self.reader.execute(STATEMENTS["cursors"], (group,)).fetchall()
+        places = {(topic, number) for topic, number, *_ in known}
+        described = None if types is None else msgspec.json.encode(types).decode()
+        stored = self.reader.execute("SELECT types FROM eventmill_groups WHERE grp = ?", (group,)).fetchone()
+        if stored == (described,) and places.issuperset(partitions):
+            return
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(STATEMENTS["enroll_group"], (group, described))
+            connection.executemany(STATEMENTS["enroll_cursor"], [(group, *partition) for partition in partitions])
+
+        await self._write(work)
+
+    async def generation(self, group: str) -> int:
+        row = self.reader.execute(STATEMENTS["generation"], (group,)).fetchone()
+        return int(row[0]) if row else 0
+
+    async def balance(self, group: str, member: str, partitions: Collection[Partition], lease: float) -> Balance:
+        wanted = set(partitions)
+
+        def work(connection: sqlite3.Connection) -> Balance:
+            now = self.now()
+            self._expire(connection, now)
+            names = {name for (name,) in connection.execute(STATEMENTS["members"], (group,))}
+            if member not in names:
+                connection.execute(STATEMENTS["bump"], (group,))
+            milliseconds = int(lease * 1000)
+            connection.execute(STATEMENTS["join"], (group, member, now + milliseconds, milliseconds))
+            cursors = {
+                Partition(topic, number): rest
+                for topic, number, *rest in connection.execute(STATEMENTS["cursors"], (group,))
+                if (topic, number) in wanted
+            }
+            holders = {partition: rest[2] for partition, rest in cursors.items()}
+            take, give = share(member, names, holders)
+            connection.executemany(STATEMENTS["acquire"], [(member, group, *partition) for partition in take])
+            acquired = []
+            for partition in take:
+                position, ahead, _, token, abandoned = cursors[partition]
+                acquired.append(Cursor(partition, position, json.loads(ahead), token + 1, bool(abandoned)))
+            held = {partition: rest[3] for partition, rest in cursors.items() if rest[2] == member}
+            held.update({cursor.partition: cursor.token for cursor in acquired})
+            return Balance(acquired, give, held)
+
+        return await self._write(work)
+
+    def _expire(self, connection: sqlite3.Connection, now: int) -> None:
+        for group, member in connection.execute(STATEMENTS["expired"], (now,)).fetchall():
+            connection.execute(STATEMENTS["drop_member"], (group, member))
+            connection.execute(STATEMENTS["abandon_cursors"], (group, member))
+            connection.execute(STATEMENTS["abandon_jobs"], (member,))
+            connection.execute(STATEMENTS["bump"], (group,))
+
+    async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            if partitions is None:
+                connection.execute(STATEMENTS["release_cursors"], (group, member))
+                connection.execute(STATEMENTS["release_jobs"], (member,))
+                connection.execute(STATEMENTS["drop_member"], (group, member))
+            else:
+                connection.executemany(
+                    STATEMENTS["release_cursor"], [(group, *partition, member) for partition in partitions]
+                )
+            connection.execute(STATEMENTS["bump"], (group,))
+
+        await self._write(work)
+
+    def beat(self, members: Collection[str], lease: float) -> None:
+        with self._beating:
+            if self._beater is None:
+                self._beater = connect(self.path, synchronous=self._synchronous)
+                self._beater.execute("PRAGMA busy_timeout = 30000")
+            milliseconds = int(lease * 1000)
+            self._beater.execute(
+                STATEMENTS["beat"], (self.now() + milliseconds, milliseconds, json.dumps(list(members)))
+            )
+
+    async def bury(self, incarnation: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(STATEMENTS["bury"], (f"{incarnation}/",))
+            self._expire(connection, self.now())
+
+        await self._write(work)
+
+    async def groups(self) -> Sequence[Group]:
+        reader = self.reader
+        counts: dict[str, dict[str, int]] = {}
+        for queue, state, number in reader.execute(STATEMENTS["job_counts"]).fetchall():
+            counts.setdefault(queue, {})[state] = number
+        members: dict[str, dict[str, int]] = {}
+        for group, member in reader.execute(STATEMENTS["live_members"], (self.now(),)).fetchall():
+            members.setdefault(group, {})[member] = 0
+        cursors: dict[str, dict[Partition, int]] = {}
+        for group, topic, number, position, member in reader.execute(STATEMENTS["all_cursors"]).fetchall():
+            cursors.setdefault(group, {})[Partition(topic, number)] = position
+            if member in members.get(group, {}):
+                members[group][member] += 1
+        return [
+            Group(
+                name,
+                None if types is None else msgspec.json.decode(types, type=Types),
+                cursors.get(name, {}),
+                members.get(name, {}),
+                retrying=counts.get(name, {}).get("due", 0) + counts.get(name, {}).get("running", 0),
+                parked=counts.get(name, {}).get("parked", 0),
+                dead=counts.get(name, {}).get("dead", 0),
+            )
+            for name, types in reader.execute(STATEMENTS["groups"]).fetchall()
+        ]
+
+    async def forget(self, group: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            for part in ("", "_members", "_cursors", "_watermarks", "_jobs", "_inbox"):
+                connection.execute(STATEMENTS[f"forget{part}"], (group,))
+
+        await self._write(work)

@@ -1,0 +1,88 @@
+"""Jobs: claimed, fenced and settled one by one; and what is kept for a while only."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+
+from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.backends.sqlite.rows import jobs
+from eventmill.core.capabilities import Job
+
+PRUNE_BATCH = 1_000
+
+
+class SqliteJobs(Database):
+    """The job part of the Store."""
+
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
+        due = await self.next_due(queue)
+        if due is None or due > self.now():
+            return []
+
+        def work(connection: sqlite3.Connection) -> Sequence[Job]:
+            now = self.now()
+            crashed = connection.execute(STATEMENTS["claimable_crashed"], (queue, now)).fetchone()
+            if crashed:
+                return jobs(connection.execute(STATEMENTS["claim_one"], (member, crashed[0])).fetchall())
+            rows = connection.execute(STATEMENTS["claim"], (member, queue, now, limit)).fetchall()
+            return sorted(jobs(rows), key=lambda job: (job.due, job.id))
+
+        return await self._write(work)
+
+    async def next_due(self, queue: str) -> int | None:
+        due = self.reader.execute(STATEMENTS["next_due"], (queue,)).fetchone()[0]
+        return None if due is None else int(due)
+
+    async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
+        if not self.reader.execute(STATEMENTS["any_job"], (queue,)).fetchone():
+            return ()
+        rows = self.reader.execute(STATEMENTS["occupied"], (queue, json.dumps(list(lanes)))).fetchall()
+        return {lane for (lane,) in rows}
+
+    async def jobs(
+        self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
+    ) -> Sequence[Job]:
+        return jobs(self.reader.execute(STATEMENTS["jobs"], (after_id, queue, state, limit)).fetchall())
+
+    async def replay(self, ids: Collection[int]) -> int:
+        now = self.now()
+        return await self._dead(ids, lambda connection, id_: connection.execute(STATEMENTS["replay_job"], (now, id_)))
+
+    async def skip(self, ids: Collection[int]) -> int:
+        return await self._dead(ids, lambda connection, id_: connection.execute(STATEMENTS["finish_job"], (id_,)))
+
+    async def _dead(self, ids: Collection[int], act: Callable[[sqlite3.Connection, int], object]) -> int:
+        """Do something to those of the jobs that are dead, then let their lanes go on."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            number = 0
+            for id_ in ids:
+                dead = connection.execute(STATEMENTS["dead_job"], (id_,)).fetchone()
+                if dead is None:
+                    continue
+                number += 1
+                act(connection, id_)
+                queue, lane = dead
+                if lane is not None:
+                    connection.execute(STATEMENTS["next_of_lane"], (queue, lane, self.now()))
+            return number
+
+        return await self._write(work)
+
+    async def prune(self, *, inbox_older_than: float, dead_older_than: float) -> int:
+        now = self.now()
+        inbox = now - int(inbox_older_than * 1000)
+        dead = now - int(dead_older_than * 1000)
+        removed = 0
+        while True:
+            number: int = await self._write(
+                lambda connection: connection.execute(STATEMENTS["prune_inbox"], (inbox, PRUNE_BATCH)).rowcount
+            )
+            removed += number
+            if number < PRUNE_BATCH:
+                break
+        while ids := self.reader.execute(STATEMENTS["old_dead"], (dead, PRUNE_BATCH)).fetchall():
+            removed += await self.skip([id_ for (id_,) in ids])
+        return removed

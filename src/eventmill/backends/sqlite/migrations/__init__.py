@@ -1,0 +1,1 @@
+"""Schema steps; see eventmill.backends.sql.migrations."""

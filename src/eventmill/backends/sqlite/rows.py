@@ -1,0 +1,136 @@
+"""Messages as rows of the log, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from eventmill.core.capabilities import Job, JobError
+from eventmill.core.message import JSON, Message, Partition, Recorded
+
+LogRow = tuple[int, str, int, str, str | None, int | None, str, int, bytes, bytes]
+
+
+class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
+    """What of a message is neither filtered nor indexed: one JSON column.
+
+    sequence: only where another log gave it; this log's own count stands in its own column.
+    """
+
+    source: str
+    time: int
+    version: int = 1
+    subject: str | None = None
+    correlationid: str | None = None
+    causationid: str | None = None
+    traceparent: str | None = None
+    contenttype: str = JSON
+    extensions: dict[str, str] | None = None
+    sequence: int | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Attributes).decode
+_encode_message = msgspec.msgpack.Encoder().encode
+_decode_message = msgspec.msgpack.Decoder(Message).decode
+_decode_errors = msgspec.json.Decoder(list[JobError]).decode
+
+
+def attributes(message: Message) -> bytes:
+    return _encode(
+        Attributes(
+            message.source,
+            message.time,
+            message.version,
+            message.subject,
+            message.correlationid,
+            message.causationid,
+            message.traceparent,
+            message.contenttype,
+            message.extensions,
+            message.sequence,
+        )
+    )
+
+
+def recorded(row: Sequence[Any]) -> Recorded:
+    """A row of the log as the message it holds."""
+    position, topic, partition, type_, key, sequence, id_, recorded_at, attributes_, data = row
+    rest = _decode(attributes_)
+    message = Message(
+        id=id_,
+        source=rest.source,
+        type=type_,
+        topic=topic,
+        time=rest.time,
+        data=data,
+        key=key,
+        version=rest.version,
+        sequence=sequence if rest.sequence is None else rest.sequence,
+        subject=rest.subject,
+        correlationid=rest.correlationid,
+        causationid=rest.causationid,
+        traceparent=rest.traceparent,
+        contenttype=rest.contenttype,
+        extensions=rest.extensions,
+    )
+    return Recorded(position, Partition(topic, partition), recorded_at, message)
+
+
+def job_row(job: Job, state: str) -> tuple[object, ...]:
+    return (
+        job.queue,
+        job.lane,
+        state,
+        job.due,
+        job.attempts,
+        job.recorded_at,
+        job.partition.topic if job.partition else None,
+        job.partition.number if job.partition else None,
+        job.position,
+        _encode(job.errors),
+        _encode_message(job.message),
+    )
+
+
+def errors(job: Job) -> bytes:
+    return _encode(job.errors)
+
+
+def jobs(rows: Iterable[Sequence[Any]]) -> list[Job]:
+    """Rows of the jobs table (statement `job_columns`) as jobs."""
+    return [
+        Job(
+            id=id_,
+            queue=queue,
+            lane=lane,
+            state=state,
+            due=due,
+            attempts=attempts,
+            token=token,
+            crashed=bool(crashed),
+            recorded_at=recorded_at,
+            partition=None if topic is None else Partition(topic, partition),
+            position=position,
+            errors=_decode_errors(errors_),
+            message=_decode_message(message),
+        )
+        for (
+            id_,
+            queue,
+            lane,
+            state,
+            due,
+            attempts,
+            token,
+            crashed,
+            recorded_at,
+            topic,
+            partition,
+            position,
+            errors_,
+            message,
+        ) in rows
+    ]

@@ -1,0 +1,245 @@
+-- name: head
+-- The last position ever given.
+SELECT seq FROM sqlite_sequence WHERE name = 'eventmill_log'
+
+-- name: append
+INSERT INTO eventmill_log
+    (position, topic, partition, type, key, sequence, id, recorded_at, attributes, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: read
+-- {condition} becomes placeholders for topics and types, and partition numbers.
+SELECT position, topic, partition, key, type, sequence, id, recorded_at, attributes, data
+FROM eventmill_log WHERE position > ? AND position <= ? AND {condition} ORDER BY position LIMIT ?
+
+-- name: pending
+SELECT count(*), min(recorded_at) FROM eventmill_log WHERE position > ? AND {condition}
+
+-- name: sequences
+-- The last sequence of each of some keys of a topic: from the log, or from what trimming noted.
+SELECT k.value,
+       max(coalesce((SELECT max(sequence) FROM eventmill_log WHERE topic = ?1 AND key = k.value), 0),
+           coalesce((SELECT sequence FROM eventmill_sequences WHERE topic = ?1 AND key = k.value), 0))
+FROM json_each(?2) AS k
+
+-- name: partitions
+SELECT partitions FROM eventmill_topics WHERE topic = ?
+
+-- name: topics
+SELECT topic, partitions FROM eventmill_topics ORDER BY topic
+
+-- name: declare
+INSERT INTO eventmill_topics (topic, partitions) VALUES (?, ?) ON CONFLICT DO NOTHING
+
+-- name: ends
+SELECT topic, partition, max(position) FROM eventmill_log GROUP BY topic, partition
+
+-- name: held
+-- What a member holds, as the write lock sees it.
+SELECT topic, partition, token FROM eventmill_cursors WHERE grp = ? AND member = ?
+
+-- name: advance
+UPDATE eventmill_cursors SET position = ?, ahead = ? WHERE grp = ? AND topic = ? AND partition = ?
+
+-- name: inbox
+INSERT INTO eventmill_inbox (grp, id, source, received_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: document
+SELECT version, data FROM eventmill_documents WHERE key = ?
+
+-- name: put
+INSERT INTO eventmill_documents (key, version, data) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data
+
+-- name: delete_document
+DELETE FROM eventmill_documents WHERE key = ?
+
+-- name: enroll_group
+INSERT INTO eventmill_groups (grp, generation, types) VALUES (?1, 1, ?2)
+ON CONFLICT (grp) DO UPDATE SET types = excluded.types WHERE types IS NOT excluded.types
+
+-- name: enroll_cursor
+INSERT INTO eventmill_cursors (grp, topic, partition, position, ahead, member, token, abandoned)
+VALUES (?, ?, ?, 0, '[]', NULL, 0, 0) ON CONFLICT DO NOTHING
+
+-- name: generation
+SELECT generation FROM eventmill_groups WHERE grp = ?
+
+-- name: bump
+UPDATE eventmill_groups SET generation = generation + 1 WHERE grp = ?
+
+-- name: expired
+-- Members whose lease is over, or lies so far ahead that the clock must have gone back since.
+SELECT grp, member FROM eventmill_members WHERE expires < ?1 OR expires > ?1 + 2 * lease
+
+-- name: bury
+UPDATE eventmill_members SET expires = 0 WHERE substr(member, 1, length(?1)) = ?1
+
+-- name: drop_member
+DELETE FROM eventmill_members WHERE grp = ? AND member = ?
+
+-- name: abandon_cursors
+UPDATE eventmill_cursors SET member = NULL, abandoned = 1 WHERE grp = ? AND member = ?
+
+-- name: abandon_jobs
+UPDATE eventmill_jobs SET state = 'due', member = NULL, crashed = 1 WHERE state = 'running' AND member = ?
+
+-- name: members
+SELECT member FROM eventmill_members WHERE grp = ?
+
+-- name: join
+INSERT INTO eventmill_members (grp, member, expires, lease) VALUES (?, ?, ?, ?)
+ON CONFLICT (grp, member) DO UPDATE SET expires = excluded.expires, lease = excluded.lease
+
+-- name: beat
+UPDATE eventmill_members SET expires = ?, lease = ? WHERE member IN (SELECT value FROM json_each(?)) AND expires > 0
+
+-- name: cursors
+SELECT topic, partition, position, ahead, member, token, abandoned FROM eventmill_cursors WHERE grp = ?
+
+-- name: acquire
+UPDATE eventmill_cursors SET member = ?, token = token + 1, abandoned = 0
+WHERE grp = ? AND topic = ? AND partition = ?
+
+-- name: release_cursor
+UPDATE eventmill_cursors SET member = NULL, abandoned = 0
+WHERE grp = ? AND topic = ? AND partition = ? AND member = ?
+
+-- name: release_cursors
+UPDATE eventmill_cursors SET member = NULL, abandoned = 0 WHERE grp = ? AND member = ?
+
+-- name: release_jobs
+-- An interrupted attempt does not count.
+UPDATE eventmill_jobs SET state = 'due', member = NULL, attempts = attempts - 1
+WHERE state = 'running' AND member = ?
+
+-- name: lane_busy
+SELECT 1 FROM eventmill_jobs WHERE queue = ? AND lane = ? LIMIT 1
+
+-- name: send
+INSERT INTO eventmill_jobs
+    (queue, lane, state, due, attempts, member, token, crashed, recorded_at, topic, partition, position, errors, message)
+VALUES (?, ?, ?, ?, ?, NULL, 0, 0, ?, ?, ?, ?, ?, ?)
+
+-- name: claimable_crashed
+SELECT id FROM eventmill_jobs WHERE queue = ? AND state = 'due' AND due <= ? AND crashed = 1 ORDER BY due, id LIMIT 1
+
+-- name: claim
+UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + 1
+WHERE id IN (SELECT id FROM eventmill_jobs WHERE queue = ?2 AND state = 'due' AND due <= ?3 ORDER BY due, id LIMIT ?4)
+RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+
+-- name: claim_one
+UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + 1
+WHERE id = ?2
+RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+
+-- name: next_due
+SELECT min(due) FROM eventmill_jobs WHERE queue = ? AND state = 'due'
+
+-- name: claimed
+SELECT 1 FROM eventmill_jobs WHERE id = ? AND token = ? AND member = ? AND state = 'running'
+
+-- name: finish_job
+DELETE FROM eventmill_jobs WHERE id = ?
+
+-- name: retry_job
+UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, crashed = 0 WHERE id = ?
+
+-- name: bury_job
+UPDATE eventmill_jobs SET state = 'dead', member = NULL, errors = ?, due = ?, crashed = 0 WHERE id = ?
+
+-- name: next_of_lane
+-- The lane goes on with its oldest parked job, unless an older one still holds it.
+UPDATE eventmill_jobs SET state = 'due', due = ?3
+WHERE state = 'parked' AND id = (SELECT min(id) FROM eventmill_jobs WHERE queue = ?1 AND lane = ?2)
+
+-- name: occupied
+SELECT DISTINCT lane FROM eventmill_jobs WHERE queue = ?1 AND lane IN (SELECT value FROM json_each(?2))
+
+-- name: any_job
+SELECT 1 FROM eventmill_jobs WHERE queue = ? LIMIT 1
+
+-- name: jobs
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+FROM eventmill_jobs
+WHERE id > ?1 AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR state = ?3) ORDER BY id LIMIT ?4
+
+-- name: dead_job
+SELECT queue, lane FROM eventmill_jobs WHERE id = ? AND state = 'dead'
+
+-- name: replay_job
+UPDATE eventmill_jobs SET state = 'due', due = ?, attempts = 0 WHERE id = ?
+
+-- name: job_counts
+SELECT queue, state, count(*) FROM eventmill_jobs GROUP BY queue, state
+
+-- name: groups
+SELECT grp, types FROM eventmill_groups ORDER BY grp
+
+-- name: all_cursors
+SELECT grp, topic, partition, position, member FROM eventmill_cursors
+
+-- name: live_members
+SELECT grp, member FROM eventmill_members WHERE expires >= ?
+
+-- name: forget
+DELETE FROM eventmill_groups WHERE grp = ?
+
+-- name: forget_members
+DELETE FROM eventmill_members WHERE grp = ?
+
+-- name: forget_cursors
+DELETE FROM eventmill_cursors WHERE grp = ?
+
+-- name: forget_watermarks
+DELETE FROM eventmill_watermarks WHERE grp = ?
+
+-- name: forget_jobs
+DELETE FROM eventmill_jobs WHERE queue = ?
+
+-- name: forget_inbox
+DELETE FROM eventmill_inbox WHERE grp = ?
+
+-- name: report
+INSERT INTO eventmill_watermarks (grp, topic, partition, position) VALUES (?, ?, ?, ?)
+ON CONFLICT (grp, topic, partition) DO UPDATE SET position = excluded.position WHERE excluded.position > position
+
+-- name: slowest
+-- The group that is furthest behind in a topic.
+SELECT grp, position FROM (
+    SELECT grp, position FROM eventmill_cursors WHERE topic = ?1
+    UNION ALL
+    SELECT grp, position FROM eventmill_watermarks WHERE topic = ?1
+) ORDER BY position, grp LIMIT 1
+
+-- name: trim_by_age
+-- Where the messages recorded before a moment end.
+SELECT max(position) FROM eventmill_log WHERE topic = ?1 AND recorded_at < ?2 AND position <= ?3
+
+-- name: trim_by_bytes
+-- The newest message that lies wholly beyond the bytes to keep.
+SELECT max(position) FROM (
+    SELECT position, sum(length(data) + length(attributes)) OVER (ORDER BY position DESC) AS kept
+    FROM eventmill_log WHERE topic = ?1
+) WHERE kept > ?2
+
+-- name: trim_batch
+-- Positions of the next messages to remove.
+SELECT position FROM eventmill_log WHERE topic = ? AND position <= ? ORDER BY position LIMIT ?
+
+-- name: note_sequences
+INSERT INTO eventmill_sequences (topic, key, sequence)
+SELECT topic, key, max(sequence) FROM eventmill_log
+WHERE topic = ?1 AND position BETWEEN ?2 AND ?3 AND key IS NOT NULL GROUP BY topic, key
+ON CONFLICT (topic, key) DO UPDATE SET sequence = max(sequence, excluded.sequence)
+
+-- name: trim
+DELETE FROM eventmill_log WHERE topic = ? AND position BETWEEN ? AND ?
+
+-- name: prune_inbox
+DELETE FROM eventmill_inbox WHERE (grp, id, source) IN
+    (SELECT grp, id, source FROM eventmill_inbox WHERE received_at < ? LIMIT ?)
+
+-- name: old_dead
+SELECT id FROM eventmill_jobs WHERE state = 'dead' AND due < ? LIMIT ?

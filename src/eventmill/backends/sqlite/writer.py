@@ -1,0 +1,383 @@
+"""The one connection of this process that writes, and the commits its callers share.
+
+Everything written in a process to one file goes through here. Callers that come together share one
+transaction and one flush to the disk (group commit), each behind a savepoint of its own where it
+runs statements, so that one caller's failure never disturbs its batch-mates.
+
+Statements run on the event loop's thread: an SQLite statement on cached pages takes microseconds,
+a hop to another thread and back some seventy. What may take long is not done there: waiting for
+another process's lock is an asyncio sleep, and the commit, which waits for the disk, hops to a
+thread as soon as the disk turns out slower than the hop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from eventmill.backends.sqlite.append import Appender, PreparedMessage, prepare
+from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.core.capabilities import Cursor, Fence, Job
+from eventmill.core.clock import Clock
+from eventmill.core.errors import BackendError, BackendUnavailableError, LeaseLostError
+from eventmill.core.message import Message
+from eventmill.core.tracker import Tracker
+
+T = TypeVar("T")
+
+SLOW_COMMIT = 0.0005
+"""Seconds above which a commit is worth a hop to a thread."""
+
+HOLD = 0.02
+"""Seconds after which an open transaction takes no further unit: other processes want to write, too."""
+
+CHECKPOINT_CHANGES = 8_000
+CHECKPOINT_COMMITS = 512
+
+
+class Staged:
+    """Messages and jobs of one caller that wait for the next commit."""
+
+    __slots__ = ("durable", "jobs", "messages")
+
+    def __init__(
+        self, messages: Sequence[PreparedMessage], jobs: Sequence[Job], durable: asyncio.Future[list[int]]
+    ) -> None:
+        self.messages = messages
+        self.jobs = jobs
+        self.durable = durable
+
+
+class Group:
+    """The units of one commit."""
+
+    __slots__ = ("durable", "fences", "held", "jobs", "marks", "messages", "opened", "units")
+
+    def __init__(self, durable: asyncio.Future[None], opened: float) -> None:
+        self.durable = durable
+        self.opened = opened
+        self.units = 0
+        self.messages: list[PreparedMessage] = []
+        self.jobs: list[Job] = []
+        self.marks: dict[Tracker, tuple[str, str, int]] = {}
+        self.fences: set[Fence] = set()
+        self.held: dict[Fence, dict[tuple[str, int], int]] = {}
+
+
+class Writer:
+    """Takes turns, opens, commits and rolls back the shared transaction."""
+
+    def __init__(
+        self,
+        path: str,
+        statements: dict[str, str],
+        clock: Clock,
+        *,
+        synchronous: str,
+        busy_timeout: float,
+        committed: Callable[[], None],
+    ) -> None:
+        self.path = path
+        self.connection = connect(path, synchronous=synchronous)
+        self.commits = 0
+        self._sql = statements
+        self._busy_timeout = busy_timeout
+        self._committed = committed
+        self.appender = Appender(self.connection, statements, clock)
+        self._checkpointer: sqlite3.Connection | None = None
+        self._synchronous = synchronous
+        self._pid = os.getpid()
+        self._busy = False
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._staged: list[Staged] = []
+        self._group: Group | None = None
+        self._kicked = False
+        self._commit_seconds = SLOW_COMMIT * 2
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="eventmill-commit")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._checkpoint_due = (0, 0)
+        self._closed = False
+
+    def _refuse_if_unusable(self) -> None:
+        if self._closed:
+            raise BackendError(f"{self.path} is closed")
+        if self._pid != os.getpid():
+            raise BackendError(f"{self.path} was opened before a fork: open the App in the process that uses it")
+
+    # Turns: one unit at a time runs statements.
+
+    async def acquire(self) -> Group:
+        """Wait for the turn; returns the group to take part in, its transaction open."""
+        self._refuse_if_unusable()
+        if self._busy:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.leave()
+                else:
+                    self._turns.remove(turn)
+                raise
+        else:
+            self._busy = True
+        try:
+            if self._group is not None and asyncio.get_running_loop().time() - self._group.opened > HOLD:
+                await self._finish(self._commit())
+            return self._group or await self._open()
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the turn to the next unit, or, when none waits, let the group commit soon."""
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+        self._kick()
+
+    def stage(self, messages: Sequence[Message], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
+        """Messages and jobs for the next commit; the positions come when they are durable."""
+        self._refuse_if_unusable()
+        durable: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._staged.append(Staged(prepare(messages), jobs, durable))
+        self._kick()
+        return durable
+
+    def verify(self, group: Group, claim: Cursor | Job | None, fence: Fence | None) -> None:
+        """Raise LeaseLostError unless what the unit stands on is still held.
+
+        Whoever holds the write lock sees the truth, and it stays true until the commit.
+        """
+        if fence is not None and not fence.valid:
+            raise LeaseLostError(f"{fence.group}: a commit that {fence.member} took part in failed; it starts again")
+        if fence is not None:
+            group.fences.add(fence)
+        if isinstance(claim, Job):
+            member = fence.member if fence else None
+            if not self.connection.execute(self._sql["claimed"], (claim.id, claim.token, member)).fetchone():
+                raise LeaseLostError(f"{claim.queue}: job {claim.id} was taken over")
+        elif claim is not None and fence is not None:
+            held = group.held.get(fence)
+            if held is None:
+                rows = self.connection.execute(self._sql["held"], (fence.group, fence.member)).fetchall()
+                held = group.held[fence] = {(topic, number): token for topic, number, token in rows}
+            if held.get(claim.partition) != claim.token:
+                raise LeaseLostError(f"{fence.group}: {claim.partition} was taken over from {fence.member}")
+
+    # Opening
+
+    async def _open(self) -> Group:
+        if not self._begin():
+            await self._begin_patiently()
+        loop = asyncio.get_running_loop()
+        durable: asyncio.Future[None] = loop.create_future()
+        durable.add_done_callback(_retrieve)
+        self._group = Group(durable, loop.time())
+        return self._group
+
+    def _begin(self) -> bool:
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                return False
+            raise translate(error, self.path) from error
+        return True
+
+    async def _begin_patiently(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._busy_timeout
+        pause = 0.0005
+        while not self._begin():
+            if loop.time() > deadline:
+                raise BackendUnavailableError(
+                    f"{self.path}: another process has kept the write lock for {self._busy_timeout:g} s"
+                )
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not secrecy
+            pause = min(pause * 1.5, 0.01)
+
+    # Committing
+
+    def _kick(self) -> None:
+        """Commit as soon as the tasks that are ready now have had their turn: they may join."""
+        if not self._kicked and not self._busy and (self._staged or self._group):
+            self._kicked = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._kicked = False
+        if not self._busy and (self._staged or self._group):
+            self._busy = True
+            self._spawn(self._commit_and_leave())
+
+    async def _commit_and_leave(self) -> None:
+        try:
+            await self._commit()
+        finally:
+            self.leave()
+
+    async def _commit(self) -> None:
+        """Write what is staged and end the transaction. The turn is held. The callers get the error, if any."""
+        staged, self._staged = self._staged, []
+        group = self._group
+        try:
+            group = group or await self._open()
+            positions = self._write(group, staged)
+            if group.units or staged:
+                await self._flush()
+            else:
+                self.connection.execute("ROLLBACK")
+        except BaseException as error:
+            self._fail(group, staged, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._group = None
+        group.durable.set_result(None)
+        start = 0
+        for entry in staged:
+            end = start + len(entry.messages)
+            if not entry.durable.done():
+                entry.durable.set_result(positions[start:end])
+            start = end
+        if group.units or staged:
+            self._committed()
+        self._maybe_checkpoint()
+
+    def abort(self, error: sqlite3.Error) -> None:
+        """SQLite has rolled the shared transaction back under a unit: tell everybody in it, and give up the turn."""
+        self._fail(self._group, (), error)
+        self.leave()
+
+    def _fail(self, group: Group | None, staged: Sequence[Staged], error: BaseException) -> None:
+        if isinstance(error, sqlite3.Error):
+            error = translate(error, self.path)
+        cause = error if isinstance(error, Exception) else BackendError(f"{self.path}: interrupted before the commit")
+        self._group = None
+        self.appender.forget()
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        if group is not None:
+            for fence in group.fences:
+                # Nothing of this member may overtake what was just lost.
+                fence.valid = False
+            group.durable.set_exception(cause)
+        for entry in staged:
+            if not entry.durable.done():
+                entry.durable.set_exception(cause)
+
+    def _write(self, group: Group, staged: Sequence[Staged]) -> list[int]:
+        """Everything staged, in as few statements as can be; returns the positions of the staged callers' messages."""
+        appender = self.appender
+        if group.messages or staged:
+            messages = [*group.messages, *(message for entry in staged for message in entry.messages)]
+            positions = appender.append(messages)[len(group.messages) :]
+        else:
+            positions = []
+        appender.send(group.jobs)
+        for entry in staged:
+            appender.send(entry.jobs)
+        if group.marks:
+            cursors = [(tracker.cursor(), place) for tracker, place in group.marks.items()]
+            self.connection.executemany(
+                self._sql["advance"],
+                [(position, json.dumps(ahead), *place) for (position, ahead), place in cursors],
+            )
+        return positions
+
+    async def _flush(self) -> None:
+        if self._commit_seconds > SLOW_COMMIT:
+            commit = asyncio.get_running_loop().run_in_executor(self._threads, self._commit_now)
+            took = await self._finish(commit)
+        else:
+            took = self._commit_now()
+        self._commit_seconds += (took - self._commit_seconds) * 0.1
+        self.commits += 1
+
+    def _commit_now(self) -> float:
+        started = time.perf_counter()
+        self.connection.execute("COMMIT")
+        return time.perf_counter() - started
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _finish(self, work: Awaitable[T]) -> T:
+        """Await something that must not be left half done; a cancellation is delivered after it."""
+        future = asyncio.ensure_future(work)
+        cancelled = False
+        while not future.done():
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError:
+                cancelled = True
+            except BaseException:
+                break
+        if cancelled:
+            raise asyncio.CancelledError
+        return future.result()
+
+    # Checkpointing
+
+    def _maybe_checkpoint(self) -> None:
+        changes, commits = self._checkpoint_due
+        now = self.connection.total_changes
+        if now - changes < CHECKPOINT_CHANGES and self.commits - commits < CHECKPOINT_COMMITS:
+            return
+        self._checkpoint_due = (now, self.commits)
+        self._spawn(self._checkpoint())
+
+    async def _checkpoint(self) -> None:
+        """Move the WAL's pages into the database while the write lock is held: nobody can reset the WAL meanwhile."""
+        try:
+            await self.acquire()
+        except BackendError:
+            return  # Locked or closing: the next commit asks again.
+        try:
+            await self._finish(asyncio.get_running_loop().run_in_executor(self._threads, self._checkpoint_now))
+        except sqlite3.Error:
+            # A reader or another process is in the way; the WAL waits for the next time.
+            self._checkpoint_due = (self.connection.total_changes, self.commits)
+        finally:
+            self.leave()
+
+    def _checkpoint_now(self) -> None:
+        if self._checkpointer is None:
+            self._checkpointer = connect(self.path, synchronous=self._synchronous)
+        self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    async def close(self) -> None:
+        """Commit what is staged, then close. Later calls are refused."""
+        while self._staged or self._group or self._busy or self._tasks:
+            self._kick()
+            if self._tasks:
+                await asyncio.wait(list(self._tasks))
+            else:
+                await asyncio.sleep(0)
+        self._closed = True
+        self._threads.shutdown(wait=True)
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+        self.connection.close()
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """A group without listeners must not be reported as a forgotten error: its units were told."""
+    if not future.cancelled():
+        future.exception()

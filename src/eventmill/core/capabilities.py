@@ -1,0 +1,397 @@
+"""What a backend may be able to do: the contracts, and what each of them promises.
+
+A backend implements what it truly can, and nothing more. `App` compares what its handlers need
+with what the configured backends offer, and refuses to start where something is missing.
+
+Whoever implements one of these runs its conformance suite (`eventmill.testing.conformance`).
+All methods are safe to call from any number of tasks of one event loop. Opening and closing is
+`async with` on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from eventmill.core.message import Message, Partition, Recorded
+from eventmill.core.tracker import Tracker
+
+Row = tuple[Any, ...]
+SqlParameters = Sequence[object] | Mapping[str, object]
+
+
+class Rows(list[Row]):
+    """The rows of a statement; `rowcount` is how many it changed, `columns` their names."""
+
+    __slots__ = ("columns", "rowcount")
+
+    def __init__(self, rows: Sequence[Row] = (), rowcount: int = -1, columns: Sequence[str] = ()) -> None:
+        super().__init__(rows)
+        self.rowcount = rowcount
+        self.columns = tuple(columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Which event types of its topics a reader wants: exact names, and prefixes (`order.` for `order.*`)."""
+
+    names: frozenset[str] = frozenset()
+    prefixes: frozenset[str] = frozenset()
+
+    def accepts(self, name: str) -> bool:
+        return name in self.names or any(name.startswith(prefix) for prefix in self.prefixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one read found, and how far each partition was looked through.
+
+    `after` moves past messages of other types, too: a reader goes on from there.
+    """
+
+    messages: Sequence[Recorded]
+    after: Mapping[Partition, int]
+
+
+class Publisher(Protocol):
+    """Takes messages for good."""
+
+    async def publish(self, messages: Sequence[Message]) -> Sequence[int]:
+        """Store the messages, in this order; they are durable when this returns their positions.
+
+        All or none of one call is stored. A broker that has no positions returns an empty sequence.
+        """
+        ...
+
+
+class Log(Publisher, Protocol):
+    """An ordered, replayable record, split into partitions by key.
+
+    No reader ever sees a position while a lower one of the same partition may still appear.
+    """
+
+    async def declare(self, topics: Mapping[str, int]) -> None:
+        """Create topics with their partition counts; another count than the stored one is refused."""
+        ...
+
+    async def topics(self) -> Mapping[str, int]:
+        """Every topic with its number of partitions."""
+        ...
+
+    async def read(
+        self,
+        after: Mapping[Partition, int],
+        *,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+    ) -> Page:
+        """Messages beyond each given position, in order within a partition; None of `types` means all.
+
+        At most `limit` messages, and about `max_bytes` of data, but at least one where there is one.
+        """
+        ...
+
+    async def end(self) -> Mapping[Partition, int]:
+        """The last position of each partition that ever had a message."""
+        ...
+
+    async def pending(self, after: Mapping[Partition, int], types: Types | None = None) -> Pending:
+        """How many messages lie beyond these positions, and since when the oldest of them waits."""
+        ...
+
+    async def report(self, group: str, after: Mapping[Partition, int]) -> None:
+        """Say how far a group has come whose cursors are kept elsewhere, so that trimming spares what it needs."""
+        ...
+
+    async def trim(
+        self,
+        topic: str,
+        *,
+        older_than: float | None = None,
+        max_bytes: int | None = None,
+        force: bool = False,
+    ) -> Trimmed:
+        """Remove the oldest messages: those recorded more than `older_than` seconds ago, or beyond `max_bytes`.
+
+        Stops before the first message that some group has not passed, and says which group; with
+        `force` it does not stop. The count of each key's sequence goes on where it was.
+        """
+        ...
+
+    async def changed(self, seen: int, timeout: float) -> int:
+        """Wait until the log's change counter has left `seen` behind, or the time (seconds) is up; returns the counter.
+
+        Start with `seen=-1`, which returns at once, read, then wait with what was returned: no append of
+        any process is slept through. It may wake for nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A partition as it was handed to a member.
+
+    `token` grows with each change of hands; a commit under an older one is refused. `abandoned`:
+    the last holder vanished without giving it back, so what it was doing may have killed it.
+    """
+
+    partition: Partition
+    position: int
+    ahead: Sequence[int]
+    token: int
+    abandoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One step of a group's spreading: what this member took over, what it should give back."""
+
+    acquired: Sequence[Cursor]
+    surplus: Sequence[Partition]
+    held: Mapping[Partition, int]
+
+
+class Fence:
+    """What a unit of work stands on: a member of a group and its incarnation.
+
+    When a commit that a member took part in fails, the store turns `valid` off, and every later
+    unit under the same fence is refused: nothing may overtake what was lost. The member then
+    makes a new fence and starts again from the stored cursors.
+    """
+
+    __slots__ = ("group", "member", "valid")
+
+    def __init__(self, group: str, member: str) -> None:
+        self.group = group
+        self.member = member
+        self.valid = True
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One unit of work that is claimed, fenced and settled by itself: a delayed retry, a timer.
+
+    queue: who works on it. lane: jobs of one queue and lane run one after another, in order of
+    their ids; None for no order. due: milliseconds since 1970 UTC. attempts: claims so far.
+    position and partition: where the message stands in the log it came from, if it did.
+    errors: what went wrong so far, newest last.
+    """
+
+    queue: str
+    message: Message
+    due: int = 0
+    lane: str | None = None
+    attempts: int = 0
+    position: int | None = None
+    partition: Partition | None = None
+    recorded_at: int = 0
+    errors: list[JobError] = msgspec.field(default_factory=list)
+    id: int = 0
+    state: str = "due"
+    token: int = 0
+    crashed: bool = False
+
+
+class JobError(msgspec.Struct, frozen=True, kw_only=True):
+    """One failed attempt. at: milliseconds since 1970 UTC."""
+
+    at: int
+    attempt: int
+    error: str
+    trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A keyed value. The first write makes version 1."""
+
+    key: str
+    version: int
+    data: bytes
+
+
+ABSENT = 0
+"""Expected version of a document that must not exist yet."""
+
+
+class Transaction(Protocol):
+    """One unit of work: everything in it commits together, with the handled message's mark, or not at all.
+
+    `append`, `send`, `put` and `settle` are staged and written when the unit ends, so a conflict
+    shows at the end of the `async with`. `execute` and `get` run at once, under the write lock on SQLite:
+    do slow things (an HTTP call) before the first of them.
+    """
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Stage messages for the log."""
+        ...
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Stage jobs. A job whose lane is occupied waits behind it."""
+        ...
+
+    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
+        """Stage a document; None deletes it.
+
+        expected: the version that must be stored (ABSENT for none), or None to overwrite. The unit
+        ends with ConflictError, and commits nothing, where another version is found.
+        """
+        ...
+
+    async def get(self, key: str) -> Document | None:
+        """The document as this transaction sees it."""
+        ...
+
+    async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        """Run one statement on the user's own tables; `?` and `:name` mark parameters on every backend."""
+        ...
+
+    async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
+        """Run one statement for many rows; returns how many rows it changed."""
+        ...
+
+    def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
+        """Stage the end of a claimed job: done, again at `retry_at` (milliseconds), or dead.
+
+        A job that ends lets the next of its lane go; a dead one holds its lane until it is
+        replayed or skipped. Refused with LeaseLostError where the claim was taken over.
+        """
+        ...
+
+    def mark(self, tracker: Tracker, position: int) -> None:
+        """Stage the group's cursor: `tracker.done(position)` once the unit can no longer fail by itself.
+
+        The commit writes `tracker.cursor()` for the claim's partition.
+        """
+        ...
+
+    def receive(self, group: str, message: Message) -> None:
+        """Stage the inbox mark of a message: a second one for the same group ends the unit with DuplicateError."""
+        ...
+
+
+class Unit(Transaction, Protocol):
+    """A transaction in the hands of the runtime, which need not wait for the disk to go on."""
+
+    async def finish(self) -> Awaitable[None]:
+        """End the unit well. Returns at once when its effects are in line; the result awaited is durability.
+
+        Raises what made the unit itself impossible (ConflictError, LeaseLostError, DuplicateError):
+        then nothing of it is kept, and no other unit is disturbed.
+        """
+        ...
+
+    async def discard(self) -> None:
+        """Undo everything of the unit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group as the store knows it. members: live member names with how many partitions each holds."""
+
+    name: str
+    types: Types | None
+    cursors: Mapping[Partition, int]
+    members: Mapping[str, int]
+    retrying: int = 0
+    parked: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a reader has before it. oldest: milliseconds since 1970 UTC of the first one's append, None if none."""
+
+    messages: int
+    oldest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What a trim removed, and the group it had to stop for, if one was in the way."""
+
+    messages: int
+    held_by: str | None = None
+    held_at: int | None = None
+
+
+class Store(Protocol):
+    """A service's own database: log, cursors, jobs and documents in one transaction with the user's tables."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """One unit of work; durable when the `async with` has ended without an error."""
+        ...
+
+    def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
+        """One unit of work for the runtime: it commits only while the claim it stands on is still held."""
+        ...
+
+    async def enroll(self, group: str, types: Types | None, partitions: Collection[Partition]) -> None:
+        """Make a group known with what it reads; a new one begins before the earliest message."""
+        ...
+
+    async def balance(self, group: str, member: str, partitions: Collection[Partition], lease: float) -> Balance:
+        """Join the group or stay in it, and take over free partitions up to a fair share. lease: seconds."""
+        ...
+
+    async def generation(self, group: str) -> int:
+        """Changes whenever a member joins or leaves: a cheap question, asked often."""
+        ...
+
+    async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
+        """Give partitions back in good order; None leaves the group, and gives everything back, claimed jobs too."""
+        ...
+
+    def beat(self, members: Collection[str], lease: float) -> None:
+        """Keep everything these members hold for another `lease` seconds.
+
+        Blocking, and safe to call from any thread: it is called where a blocked event loop cannot stop it.
+        """
+        ...
+
+    async def bury(self, incarnation: str) -> None:
+        """Free at once what the members of a process known to be dead hold (their names start with `incarnation/`)."""
+        ...
+
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
+        """Take due jobs, counting the attempt. A job whose last claim vanished comes alone, `crashed` set."""
+        ...
+
+    async def next_due(self, queue: str) -> int | None:
+        """When the earliest waiting job of the queue is due (milliseconds), or None."""
+        ...
+
+    async def groups(self) -> Sequence[Group]:
+        """Every group, with its members and how far it has come."""
+        ...
+
+    async def forget(self, group: str) -> None:
+        """Remove a group that is not coming back: its cursors, jobs and dead letters."""
+        ...
+
+    async def jobs(
+        self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
+    ) -> Sequence[Job]:
+        """Jobs in order of their ids. state: `due`, `parked` (behind another of its lane) or `dead`."""
+        ...
+
+    async def replay(self, ids: Collection[int]) -> int:
+        """Let dead jobs be tried again, with fresh attempts; returns how many were dead."""
+        ...
+
+    async def skip(self, ids: Collection[int]) -> int:
+        """Drop dead jobs and let what is parked behind them go; returns how many were dead."""
+        ...
+
+    async def prune(self, *, inbox_older_than: float, dead_older_than: float) -> int:
+        """Drop inbox marks and dead letters older than so many seconds; returns how many."""
+        ...
+
+    async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
+        """Those of the lanes that have a job: their later messages must queue behind it."""
+        ...

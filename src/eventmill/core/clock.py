@@ -1,0 +1,88 @@
+"""Time, randomness and sleeping come from here, so that a whole system can run under a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the time comes from and how one waits for it."""
+
+    def now(self) -> float:
+        """Seconds since 1970 UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return when that much of this clock's time has passed."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that moves only when told to: `await clock.advance(60)` wakes whoever slept that long."""
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        self._now = start
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._ticket = 0
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        self._ticket += 1
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self._now + seconds, self._ticket, waiter))
+        await waiter
+
+    async def advance(self, seconds: float) -> None:
+        """Move the time on, waking each sleeper at its own moment and letting it run."""
+        target = self._now + seconds
+        while self._sleepers and self._sleepers[0][0] <= target:
+            due, _, waiter = heapq.heappop(self._sleepers)
+            self._now = max(self._now, due)
+            if not waiter.done():
+                waiter.set_result(None)
+            await asyncio.sleep(0)
+        self._now = target
+        await asyncio.sleep(0)
+
+
+class Ids:
+    """Identifiers that sort by time: UUID version 7 (RFC 9562), monotonic within one instance."""
+
+    def __init__(self, clock: Clock, rng: random.Random | None = None) -> None:
+        self._clock = clock
+        self._rng = rng or random.SystemRandom()
+        self._last = 0
+        self._counter = 0
+
+    def __call__(self) -> str:
+        now = int(self._clock.now() * 1000)
+        if now > self._last:
+            self._last = now
+            self._counter = self._rng.getrandbits(39)  # one bit of room to count up
+        else:
+            # Same millisecond, or the clock went back: stay behind the last id, in order.
+            self._counter += 1
+        tail = self._counter << 34 | self._rng.getrandbits(34)
+        return (
+            f"{self._last >> 16:08x}-{self._last & 0xFFFF:04x}-7{tail >> 62 & 0xFFF:03x}-"
+            f"{0x8000 | tail >> 48 & 0x3FFF:04x}-{tail & 0xFFFFFFFFFFFF:012x}"
+        )

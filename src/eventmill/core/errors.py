@@ -1,0 +1,96 @@
+"""Every error that eventmill raises.
+
+    EventmillError
+    ├── ConfigurationError            refused at the edge: what is wrong, and the remedy
+    │   ├── CapabilityError           a handler needs what the configured backend cannot do
+    │   ├── UnknownEventError         an event type that was never registered
+    │   └── SchemaVersionError        the database was written by a newer eventmill
+    ├── MessageError                  one message is at fault, not the system
+    │   ├── MessageTooLargeError      over the limit of bytes or of nesting
+    │   ├── EncodeError               the event could not be written as JSON
+    │   └── DecodeError               the stored bytes could not be read as the event
+    ├── OutsideTransactionError       the call only makes sense inside a transaction
+    ├── ConflictError                 a compare-and-set saw another version than it expected
+    ├── DuplicateError                a message that this group has handled already
+    ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
+    └── BackendError                  the database or the broker
+        ├── BackendUnavailableError   it does not answer, or stays locked; retrying may help
+        └── StorageFullError          no space left; nothing was written
+
+Cancellation is never one of these.
+"""
+
+from __future__ import annotations
+
+
+class EventmillError(Exception):
+    """Base of every error here."""
+
+
+class ConfigurationError(EventmillError):
+    """A setting, a name or a combination was refused before anything ran."""
+
+
+class CapabilityError(ConfigurationError):
+    """A handler needs a capability that the configured backend does not have."""
+
+
+class UnknownEventError(ConfigurationError):
+    """The event's type has no name on the wire, because it was never registered."""
+
+
+class SchemaVersionError(ConfigurationError):
+    """The database's schema is newer than this code, or its history was changed."""
+
+
+class MessageError(EventmillError):
+    """One message is at fault."""
+
+
+class MessageTooLargeError(MessageError):
+    """A message is over the limit of bytes or of nesting; the text gives both figures."""
+
+
+class EncodeError(MessageError):
+    """An event could not be written as JSON; the text names the event type."""
+
+
+class DecodeError(MessageError):
+    """Stored bytes could not be read as the event type they claim to be."""
+
+
+class OutsideTransactionError(EventmillError):
+    """A call that only makes sense inside an open transaction was made outside of one."""
+
+
+class ConflictError(EventmillError):
+    """A compare-and-set saw another version than it expected.
+
+    `expected` and `actual` are versions; `actual` is None where nothing is stored.
+    """
+
+    def __init__(self, what: str, *, expected: int | None, actual: int | None) -> None:
+        super().__init__(f"{what}: expected version {expected}, found {actual}; load it again and retry")
+        self.what = what
+        self.expected = expected
+        self.actual = actual
+
+
+class DuplicateError(EventmillError):
+    """The group has handled this message already; nothing was done again."""
+
+
+class LeaseLostError(EventmillError):
+    """The claim this work ran under was taken over by another worker; nothing was committed."""
+
+
+class BackendError(EventmillError):
+    """The database or the broker failed."""
+
+
+class BackendUnavailableError(BackendError):
+    """The backend does not answer or stays locked; the call may be tried again."""
+
+
+class StorageFullError(BackendError):
+    """There is no space left on the device; nothing of the call was written."""

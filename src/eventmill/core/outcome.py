@@ -1,0 +1,27 @@
+"""What becomes of a handled message. Outcomes are values, so that policy can be pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Done: the handler's commit succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again, `after` so many seconds."""
+
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Give up, and keep the message where an operator sees it, with the reason."""
+
+    reason: str
+
+
+Outcome = Ack | Retry | DeadLetter
