@@ -231,7 +231,7 @@ class Transaction(Protocol):
         ...
 
     def send(self, jobs: Sequence[Job]) -> None:
-        """Stage jobs. A job whose lane is occupied waits behind it."""
+        """Stage jobs. A job whose lane is occupied waits behind it; one that is sent with state `dead` stays dead."""
         ...
 
     def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
@@ -257,15 +257,16 @@ class Transaction(Protocol):
     def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
         """Stage the end of a claimed job: done, again at `retry_at` (milliseconds), or dead.
 
-        A job that ends lets the next of its lane go; a dead one holds its lane until it is
-        replayed or skipped. Refused with LeaseLostError where the claim was taken over.
+        A job that ends lets the next of its lane go. A dead one holds its lane until it is replayed or
+        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` are kept. Refused with LeaseLostError where the claim was taken over.
         """
         ...
 
-    def mark(self, tracker: Tracker, position: int) -> None:
+    def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
         """Stage the group's cursor: `tracker.done(position)` once the unit can no longer fail by itself.
 
-        The commit writes `tracker.cursor()` for the claim's partition.
+        The commit writes `tracker.cursor()` for the cursor's partition. Refused with LeaseLostError where
+        the partition was taken over.
         """
         ...
 
@@ -277,8 +278,10 @@ class Transaction(Protocol):
 class Unit(Transaction, Protocol):
     """A transaction in the hands of the runtime, which need not wait for the disk to go on."""
 
-    async def finish(self) -> Awaitable[None]:
-        """End the unit well. Returns at once when its effects are in line; the result awaited is durability.
+    async def finish(self) -> Awaitable[object]:
+        """End the unit well. Returns when its effects are in line for the commit; what it returns is durability.
+
+        Units that commit together may return the same future.
 
         Raises what made the unit itself impossible (ConflictError, LeaseLostError, DuplicateError):
         then nothing of it is kept, and no other unit is disturbed.
@@ -364,6 +367,10 @@ class Store(Protocol):
 
     async def next_due(self, queue: str) -> int | None:
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
+        ...
+
+    async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
+        """Those of the message ids that the group's inbox holds, each with its source."""
         ...
 
     async def groups(self) -> Sequence[Group]:

@@ -95,10 +95,11 @@ class Appender:
         """Store jobs: due, or parked where their lane is occupied."""
         for job in jobs:
             parked = (
-                job.lane is not None
+                job.state != "dead"
+                and job.lane is not None
                 and self._connection.execute(self._sql["lane_busy"], (job.queue, job.lane)).fetchone() is not None
             )
-            self._connection.execute(self._sql["send"], job_row(job, "parked" if parked else "due"))
+            self._connection.execute(self._sql["send"], job_row(job, "parked" if parked else job.state))
 
     def _refresh(self) -> None:
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]

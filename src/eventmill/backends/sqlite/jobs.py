@@ -41,6 +41,9 @@ class SqliteJobs(Database):
         rows = self.reader.execute(STATEMENTS["occupied"], (queue, json.dumps(list(lanes)))).fetchall()
         return {lane for (lane,) in rows}
 
+    async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
+        return set(self.reader.execute(STATEMENTS["received"], (group, json.dumps(list(ids)))).fetchall())
+
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:

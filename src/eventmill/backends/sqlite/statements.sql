@@ -9,7 +9,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: read
 -- {condition} becomes placeholders for topics and types, and partition numbers.
-SELECT position, topic, partition, key, type, sequence, id, recorded_at, attributes, data
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data
 FROM eventmill_log WHERE position > ? AND position <= ? AND {condition} ORDER BY position LIMIT ?
 
 -- name: pending
@@ -43,6 +43,9 @@ UPDATE eventmill_cursors SET position = ?, ahead = ? WHERE grp = ? AND topic = ?
 
 -- name: inbox
 INSERT INTO eventmill_inbox (grp, id, source, received_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: received
+SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FROM json_each(?2))
 
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
@@ -147,7 +150,11 @@ DELETE FROM eventmill_jobs WHERE id = ?
 UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, crashed = 0 WHERE id = ?
 
 -- name: bury_job
-UPDATE eventmill_jobs SET state = 'dead', member = NULL, errors = ?, due = ?, crashed = 0 WHERE id = ?
+-- Without a lane, it holds nothing up.
+UPDATE eventmill_jobs SET state = 'dead', member = NULL, errors = ?, due = ?, lane = ?, crashed = 0 WHERE id = ?
+
+-- name: lane
+SELECT lane FROM eventmill_jobs WHERE id = ?
 
 -- name: next_of_lane
 -- The lane goes on with its oldest parked job, unless an older one still holds it.

@@ -30,11 +30,12 @@ class SqliteUnit:
         "_clock",
         "_documents",
         "_ended",
+        "_entering",
         "_fence",
         "_group",
         "_inbox",
         "_jobs",
-        "_mark",
+        "_marks",
         "_messages",
         "_savepoint",
         "_settlements",
@@ -58,7 +59,8 @@ class SqliteUnit:
         self._documents: list[tuple[str, bytes | None, int | None]] = []
         self._settlements: list[tuple[Job, int | None, bool]] = []
         self._inbox: list[tuple[str, Message]] = []
-        self._mark: tuple[Tracker, int] | None = None
+        self._marks: list[tuple[Cursor, Tracker, int]] = []
+        self._entering: asyncio.Future[None] | None = None
 
     def append(self, messages: Sequence[Message]) -> None:
         self._messages.extend(messages)
@@ -72,8 +74,8 @@ class SqliteUnit:
     def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
         self._settlements.append((job, retry_at, dead))
 
-    def mark(self, tracker: Tracker, position: int) -> None:
-        self._mark = (tracker, position)
+    def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
+        self._marks.append((cursor, tracker, position))
 
     def receive(self, group: str, message: Message) -> None:
         self._inbox.append((group, message))
@@ -120,10 +122,19 @@ class SqliteUnit:
 
     async def enter(self) -> sqlite3.Connection:
         """Take the turn, stand on verified ground, and set a savepoint to fall back to."""
-        if not self._savepoint:
-            await self._take_turn()
-            self._writer.connection.execute("SAVEPOINT unit")
-            self._savepoint = True
+        while not self._savepoint:
+            if self._entering is not None:
+                # A statement of this very unit is on its way in: tasks of one handler share it.
+                await self._entering
+                continue
+            self._entering = asyncio.get_running_loop().create_future()
+            try:
+                await self._take_turn()
+                self._writer.connection.execute("SAVEPOINT unit")
+                self._savepoint = True
+            finally:
+                self._entering.set_result(None)
+                self._entering = None
         return self._writer.connection
 
     async def _take_turn(self) -> Group:
@@ -150,10 +161,13 @@ class SqliteUnit:
             raise ConfigurationError("this transaction has ended already")
         group = self._group or await self._take_turn()
         try:
+            for cursor, _, _ in self._marks:
+                self._writer.verify(group, cursor, self._fence)
             messages = prepare(self._messages)
             self._apply()
             if self._savepoint:
                 self._writer.connection.execute("RELEASE unit")
+                self._savepoint = False
         except sqlite3.Error as error:
             met = self._met(error)
             self._undo()
@@ -165,10 +179,10 @@ class SqliteUnit:
         group.units += 1
         group.messages += messages
         group.jobs += self._jobs
-        if self._mark is not None and isinstance(self._claim, Cursor) and self._fence is not None:
-            tracker, position = self._mark
+        for cursor, tracker, position in self._marks:
+            assert self._fence is not None  # verified above
             tracker.done(position)
-            group.marks[tracker] = (self._fence.group, *self._claim.partition)
+            group.marks[tracker] = (self._fence.group, *cursor.partition)
         self._writer.leave()
         return group.durable
 
@@ -185,6 +199,7 @@ class SqliteUnit:
         if self._savepoint:
             self._writer.connection.execute("ROLLBACK TO unit")
             self._writer.connection.execute("RELEASE unit")
+            self._savepoint = False
         self._writer.leave()
 
     def _apply(self) -> None:
@@ -203,12 +218,14 @@ class SqliteUnit:
         for job, retry_at, dead in self._settlements:
             if retry_at is not None:
                 execute(self._sql["retry_job"], (retry_at, errors(job), job.id))
-            elif dead:
-                execute(self._sql["bury_job"], (errors(job), now, job.id))
+                continue
+            lane = execute(self._sql["lane"], (job.id,)).fetchone()[0]
+            if dead:
+                execute(self._sql["bury_job"], (errors(job), now, job.lane, job.id))
             else:
                 execute(self._sql["finish_job"], (job.id,))
-                if job.lane is not None:
-                    execute(self._sql["next_of_lane"], (job.queue, job.lane, now))
+            if lane is not None:
+                execute(self._sql["next_of_lane"], (job.queue, lane, now))
         for group, message in self._inbox:
             if execute(self._sql["inbox"], (group, message.id, message.source, now)).rowcount == 0:
                 raise DuplicateError(f"{group}: {message.id} from {message.source} was handled before")

@@ -27,7 +27,7 @@ from eventmill.backends.sqlite.append import Appender, PreparedMessage, prepare
 from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.core.capabilities import Cursor, Fence, Job
 from eventmill.core.clock import Clock
-from eventmill.core.errors import BackendError, BackendUnavailableError, LeaseLostError
+from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, LeaseLostError
 from eventmill.core.message import Message
 from eventmill.core.tracker import Tracker
 
@@ -169,7 +169,9 @@ class Writer:
             member = fence.member if fence else None
             if not self.connection.execute(self._sql["claimed"], (claim.id, claim.token, member)).fetchone():
                 raise LeaseLostError(f"{claim.queue}: job {claim.id} was taken over")
-        elif claim is not None and fence is not None:
+        elif claim is not None:
+            if fence is None:
+                raise ConfigurationError("a claim on a partition needs the fence of its member")
             held = group.held.get(fence)
             if held is None:
                 rows = self.connection.execute(self._sql["held"], (fence.group, fence.member)).fetchall()

@@ -1,0 +1,119 @@
+"""The judge's desk: a scratch database with copies of every service's ledgers and logs.
+
+Copies are read through each service's own store, page by page, so that memory stays flat and only
+`wiring` knows what kind of database it is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from eventmill import App
+from eventmill.core.capabilities import Log, Row
+from eventmill.core.message import Partition
+
+from ..services import APPS
+from .expectation import SUBSCRIPTIONS
+
+PAGE = 5_000
+
+LEDGERS = {
+    "order": ("accepted",),
+    "customer": ("handled", "entries", "customers"),
+    "payment": ("handled", "captures", "refunds"),
+    "stock": ("handled", "movements", "products"),
+    "shipping": ("handled", "ready", "shipments"),
+    "orders-view": ("handled", "entries", "rejected", "invoices", "shipped", "accounts"),
+}
+KEYS = {"customers": "customer", "products": "product", "invoices": "invoice, customer"}
+"""By what to page through tables that are no ledgers; ledgers have `n`."""
+
+_TABLES = """
+CREATE TABLE logged (n INTEGER PRIMARY KEY, source, id, type, topic, key, sequence);
+CREATE TABLE brokered (n INTEGER PRIMARY KEY, source, id, type, topic, key, sequence);
+CREATE TABLE subscribed (consumer, type);
+CREATE TABLE handled (service, n, consumer, source, id, topic, key, sequence);
+"""
+_INDEXES = """
+CREATE INDEX logged_by_type ON logged (type);
+CREATE INDEX logged_by_id ON logged (source, id);
+CREATE INDEX brokered_by_id ON brokered (source, id);
+CREATE INDEX handled_by_id ON handled (consumer, source, id);
+"""
+
+
+class Desk:
+    """Copies laid out as `service_table` (`-` becomes `_`), all `handled` tables in one, and the logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.sql = sqlite3.connect(path, isolation_level=None)
+        self.sql.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
+        self.sql.executemany(
+            "INSERT INTO subscribed VALUES (?, ?)",
+            [(consumer, kind) for consumer, kinds in SUBSCRIPTIONS.items() for kind in kinds],
+        )
+
+    def close(self) -> None:
+        self.sql.close()
+
+    def one(self, query: str) -> int:
+        """The single figure that a query gives; nothing counts as 0."""
+        (figure,) = self.sql.execute(query).fetchone()
+        return int(figure or 0)
+
+    async def collect(self) -> None:
+        """Copy everything; no worker may run any more."""
+        for app in APPS:
+            await self._copy_log("logged", app.store)
+            for table in LEDGERS[app.name]:
+                await self._copy_table(app, table)
+        await self._copy_log("brokered", APPS[0].log)
+        self.sql.executescript(_INDEXES)
+
+    async def _copy_log(self, table: str, log: Log) -> None:
+        for topic, count in (await log.topics()).items():
+            for number in range(count):
+                partition = Partition(topic, number)
+                position = 0
+                while True:
+                    page = await log.read({partition: position}, limit=PAGE)
+                    if not page.messages:
+                        break
+                    rows = [(m.source, m.id, m.type, m.topic, m.key, m.sequence) for m in
+                            (recorded.message for recorded in page.messages)]  # fmt: skip
+                    self._insert(table, ("source", "id", "type", "topic", "key", "sequence"), rows)
+                    position = page.messages[-1].position
+
+    async def _copy_table(self, app: App, table: str) -> None:
+        ledger = table not in KEYS
+        target = "handled" if table == "handled" else f"{app.name.replace('-', '_')}_{table}"
+        made = table == "handled"
+        after = 0
+        while True:
+            query = (
+                f"SELECT * FROM {table} WHERE n > ? ORDER BY n LIMIT {PAGE}"
+                if ledger
+                else f"SELECT * FROM {table} ORDER BY {KEYS[table]} LIMIT {PAGE} OFFSET ?"
+            )
+            async with app.transaction() as tx:
+                rows = await tx.execute(query, (after,))
+            columns = rows.columns
+            copied: Sequence[Row] = rows
+            if table == "handled":
+                columns = ("service", *columns)
+                copied = [(app.name, *row) for row in rows]
+            if not made:
+                self.sql.execute(f"CREATE TABLE {target} ({', '.join(columns)})")
+                made = True
+            self._insert(target, columns, copied)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1][rows.columns.index("n")] if ledger else after + PAGE
+
+    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        marks = ", ".join("?" * len(columns))
+        self.sql.execute("BEGIN")
+        self.sql.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+        self.sql.execute("COMMIT")

@@ -1,0 +1,99 @@
+"""Waiting until nothing is left to do anywhere, or nothing gets done any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from eventmill import App
+from eventmill.core.message import Partition
+
+from ..services import APPS
+from .expectation import SUBSCRIPTIONS
+
+STALLED = 60.0
+"""Seconds without any progress after which the trial gives up waiting."""
+
+RELAY = "relay"
+
+
+async def left() -> dict[str, int]:
+    """How many messages each group still has before it or waits to retry; groups that are done are not listed.
+
+    A group that nobody has joined yet counts as having one.
+    """
+    found = {}
+    for app in APPS:
+        groups = {group.name: group for group in await app.store.groups()}
+        wanted = [name for name in SUBSCRIPTIONS if name.startswith(f"{app.name}.")]
+        for name in (RELAY, *wanted):
+            group = groups.get(name)
+            label = f"{app.name}.{RELAY}" if name == RELAY else name
+            if group is None:
+                found[label] = 1
+                continue
+            log = app.store if name == RELAY else app.log
+            topics = None if name == RELAY else {kind.partition(".")[0] for kind in SUBSCRIPTIONS[name]}
+            beginnings = {
+                Partition(topic, number): 0
+                for topic, count in (await log.topics()).items()
+                if topics is None or topic in topics
+                for number in range(count)
+            }
+            pending = await log.pending({**beginnings, **group.cursors}, group.types)
+            waiting = pending.messages + group.retrying
+            if waiting:
+                found[label] = waiting
+    return found
+
+
+async def ends() -> dict[str, dict[Partition, int]]:
+    """How far every log has grown."""
+    found = {app.name: dict(await app.store.end()) for app in APPS}
+    found["broker"] = dict(await APPS[0].log.end())
+    return found
+
+
+async def drained(seen: Callable[[int], None]) -> dict[str, int]:
+    """Return {} once all is done; or what is left, when nothing was done for a minute.
+
+    A handler's message may hide between two looks. So all is done when everyone was idle twice
+    and no log had grown in between.
+    """
+    loop = asyncio.get_running_loop()
+    progressed = loop.time()
+    before: object = None
+    idle_at: object = None
+    while True:
+        began = loop.time()
+        rest = await left()
+        seen(sum(rest.values()))
+        now = await ends()
+        if not rest:
+            if idle_at == now:
+                return {}
+            idle_at = now
+        else:
+            idle_at = None
+        if (rest, now) != before:
+            before = (rest, now)
+            progressed = loop.time()
+        elif loop.time() - progressed > STALLED:
+            return rest
+        # Counting a long backlog takes the workers' time, too: spend a tenth on it at most.
+        await asyncio.sleep(max(0.1, 9 * (loop.time() - began)))
+
+
+async def dead() -> tuple[int, list[str]]:
+    """How many messages were given up in all services, and why the first few of them were."""
+    count = 0
+    causes = []
+    for app in APPS:
+        count += sum(group.dead for group in await app.store.groups())
+        causes += [_cause(app, job.queue, job.errors[-1].error if job.errors else "no reason given")
+                   for job in await app.store.jobs(state="dead", limit=3)]  # fmt: skip
+    return count, causes
+
+
+def _cause(app: App, queue: str, error: str) -> str:
+    return f"{app.name}: dead letter in {queue}: {error}"

@@ -1,0 +1,198 @@
+"""One trial from the first order to the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from eventmill.runtime.supervisor import Restarts, Supervisor
+
+from ..services import APPS
+from ..wiring import FOLDER, SETTINGS
+from . import verdict
+from .chaos import Chaos
+from .desk import Desk
+from .drain import dead, drained
+from .feed import Fed, feed
+from .generator import Arrival, Generator
+from .orders_file import OrdersFile
+
+T = TypeVar("T")
+
+AFTERMATH = 20.0
+"""For how many seconds after the last order chaos goes on at most, while there is work."""
+
+FEWEST_KILLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """orders: a file of invoice lines, or None to make up `rate` orders a second for `seconds`."""
+
+    orders: Path | None
+    seconds: float
+    rate: float
+    processes: int
+    chaos: bool
+    seed: int
+    worker: Sequence[str]
+    """The command of one worker process."""
+
+
+class Screen(Protocol):
+    """Where the trial tells what it is doing."""
+
+    def say(self, text: str) -> None: ...
+
+    def bar(self, label: str, length: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A progress bar; what it yields is called with how far it has come, out of `length`."""
+        ...
+
+
+class TrialError(Exception):
+    """The trial could not be held."""
+
+
+async def trial(options: Options, screen: Screen) -> dict[str, object]:
+    """Feed the shop, let the workers work and die, wait until all is done, stop them, and judge.
+
+    The result has the keys of `eventmill demo --json`; `violations` includes `not-drained` when
+    work was left that nobody did.
+    """
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        for app in APPS:
+            await stack.enter_async_context(app)
+        source = None if options.orders is None else stack.enter_context(OrdersFile(options.orders))
+        began = loop.time()
+        async with _workers(options, screen) as (workers, ended):
+            chaos = Chaos(options.seed, lambda: workers.pids, SETTINGS.lease)
+            striking = asyncio.create_task(chaos.run()) if options.chaos else None
+            try:
+                fed = await _unless(ended, _feed(options, source, screen))
+                if striking is not None:
+                    await _unless(ended, _aftermath(chaos, screen))
+            finally:
+                if striking is not None:
+                    striking.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await striking
+            with screen.bar("handling", 1000) as show:
+                rest = await _unless(ended, drained(_falling(show)))
+            seconds = loop.time() - began
+        for group, count in rest.items():
+            screen.say(f"{group}: {count:,} messages left undone")
+        return await _judge(options, screen, chaos, fed, rest, seconds)
+
+
+@asynccontextmanager
+async def _workers(options: Options, screen: Screen) -> AsyncIterator[tuple[Supervisor, asyncio.Task[int]]]:
+    """The worker processes, and the task that ends when they cannot be kept running; stopped at the end."""
+
+    async def bury(incarnation: str) -> None:
+        for app in APPS:
+            await app.store.bury(incarnation)
+
+    def report(text: str) -> None:
+        # Under chaos, deaths are the plan.
+        if not options.chaos:
+            screen.say(text)
+
+    supervisor = Supervisor(
+        options.worker,
+        low=options.processes,
+        high=options.processes,
+        report=report,
+        on_death=bury,
+        restarts=Restarts(cap=0.5),
+    )
+    stop = asyncio.Event()
+    ended = asyncio.create_task(supervisor.run(stop))
+    try:
+        yield supervisor, ended
+    finally:
+        stop.set()
+        code = await ended
+    if code:
+        raise TrialError(f"the workers did not stop in good order (exit code {code})")
+
+
+async def _unless(ended: asyncio.Task[int], work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; TrialError as soon as the workers are gone for good."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait((task, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise TrialError(f"the workers cannot be kept running (exit code {ended.result()})")
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _feed(options: Options, source: OrdersFile | None, screen: Screen) -> Fed:
+    if source is None:
+        generator = Generator(options.seed, options.rate, options.seconds)
+        with screen.bar("orders", max(1, int(options.seconds * 10))) as show:
+            return await feed(generator, lambda arrival: show(int(arrival.at * 10)))
+    with screen.bar("orders", max(1, source.size)) as show:
+        return await feed(_at_once(source), lambda _: show(source.read))
+
+
+def _at_once(source: OrdersFile) -> Iterator[Arrival]:
+    return (Arrival(0.0, events) for events in source)
+
+
+async def _aftermath(chaos: Chaos, screen: Screen) -> None:
+    """Let chaos go on after the last order, until all is done or for a while, and until it has killed a few."""
+    with suppress(TimeoutError), screen.bar("handling under chaos", 1000) as show:
+        async with asyncio.timeout(AFTERMATH):
+            await drained(_falling(show))
+    while chaos.kills < FEWEST_KILLS:
+        await asyncio.sleep(0.1)
+
+
+def _falling(show: Callable[[int], None]) -> Callable[[int], None]:
+    """Turn the count of what is left into thousandths of what was left at most."""
+    most = 1
+
+    def seen(left: int) -> None:
+        nonlocal most
+        most = max(most, left)
+        show(1000 - 1000 * left // most)
+
+    return seen
+
+
+async def _judge(
+    options: Options, screen: Screen, chaos: Chaos, fed: Fed, rest: dict[str, int], seconds: float
+) -> dict[str, object]:
+    with closing(Desk(FOLDER / "desk.db")) as desk:
+        await desk.collect()
+        far = verdict.figures(desk)
+        delivery = verdict.delivery(desk)
+        words = verdict.violations(desk, fed, far)
+        malformed = verdict.malformed(desk)
+    given_up, causes = await dead()
+    for cause in causes:
+        screen.say(cause)
+    if rest:
+        words.append("not-drained")
+    return {
+        **far,
+        **delivery,
+        "dead": given_up,
+        "violations": words,
+        "kills": chaos.kills,
+        "pauses": chaos.pauses,
+        "seconds": round(seconds, 3),
+        "events_per_second": round(delivery["handled"] / seconds, 1),
+        **malformed,
+        "processes": options.processes,
+        "seed": options.seed,
+        "chaos": options.chaos,
+    }

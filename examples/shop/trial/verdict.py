@@ -1,0 +1,189 @@
+"""The verdict: what the far end says, and where it contradicts itself."""
+
+from __future__ import annotations
+
+import hashlib
+
+from .desk import Desk
+from .feed import Fed
+
+MALFORMED_SHOWN = 50
+
+LOST = """
+SELECT (SELECT count(*) FROM logged AS l
+        WHERE NOT EXISTS (SELECT 1 FROM brokered AS b WHERE b.source = l.source AND b.id = l.id))
+     + (SELECT count(*) FROM subscribed AS s JOIN logged AS l ON l.type = s.type
+        WHERE NOT EXISTS (SELECT 1 FROM handled AS h
+                          WHERE h.consumer = s.consumer AND h.source = l.source AND h.id = l.id))
+"""
+
+DUPLICATED = """
+SELECT sum(times - 1) FROM (SELECT count(*) AS times FROM handled GROUP BY consumer, source, id)
+"""
+
+# The sequence is counted per topic and key by the service that published; it must rise in the order of handling.
+OUT_OF_ORDER = """
+SELECT count(*) FROM (
+    SELECT sequence, lag(sequence) OVER (PARTITION BY consumer, source, topic, key ORDER BY n) AS earlier
+    FROM handled WHERE key IS NOT NULL
+) WHERE sequence <= earlier OR sequence IS NULL
+"""
+
+# A relay may publish a message twice, which the consumers' inbox sorts out: its first arrival is what counts.
+OUT_OF_ORDER_AT_BROKER = """
+SELECT count(*) FROM (
+    SELECT sequence, lag(sequence) OVER (PARTITION BY source, topic, key ORDER BY n) AS earlier
+    FROM (SELECT min(n) AS n, source, topic, key, sequence FROM brokered WHERE key IS NOT NULL GROUP BY source, id)
+) WHERE sequence <= earlier OR sequence IS NULL
+"""
+
+# Each counts the cases that should not be.
+VIOLATIONS = {
+    "message-from-nowhere": """
+        SELECT (SELECT count(*) FROM handled AS h
+                WHERE NOT EXISTS (SELECT 1 FROM logged AS l WHERE l.source = h.source AND l.id = h.id))
+             + (SELECT count(*) FROM brokered AS b
+                WHERE NOT EXISTS (SELECT 1 FROM logged AS l WHERE l.source = b.source AND l.id = b.id))
+    """,
+    "message-logged-twice": "SELECT count(*) - count(DISTINCT source || ' ' || id) FROM logged",
+    "sequence-has-gaps": """
+        SELECT count(*) FROM (SELECT 1 FROM logged WHERE key IS NOT NULL GROUP BY source, topic, key
+                              HAVING min(sequence) <> 1 OR max(sequence) <> count(*))
+    """,
+    "money-not-conserved": """
+        WITH captured (x) AS (SELECT sum(amount) FROM payment_captures),
+             refunded (x) AS (SELECT sum(amount) FROM payment_refunds),
+             accepted (x) AS (SELECT sum(amount) FROM order_accepted WHERE kind = 'order')
+        SELECT count(*) FROM captured, refunded, accepted
+        WHERE captured.x IS NOT accepted.x
+           OR captured.x IS NOT (SELECT sum(amount) FROM orders_view_entries WHERE kind = 'ordered')
+           OR refunded.x IS NOT (SELECT sum(amount) FROM orders_view_entries WHERE kind = 'returned')
+           OR coalesce(captured.x, 0) - coalesce(refunded.x, 0)
+              <> (SELECT coalesce(sum(spent), 0) FROM customer_customers)
+    """,
+    "view-differs-from-ledger": """
+        WITH ledger AS (
+            SELECT invoice, customer, count(*) AS lines,
+                   sum(CASE kind WHEN 'ordered' THEN amount ELSE 0 END) AS ordered,
+                   sum(CASE kind WHEN 'returned' THEN amount ELSE 0 END) AS returned
+            FROM orders_view_entries GROUP BY invoice, customer
+        )
+        SELECT (SELECT count(*) FROM (SELECT invoice, customer, lines, ordered, returned FROM ledger
+                                      EXCEPT SELECT invoice, customer, lines, ordered, returned
+                                      FROM orders_view_invoices))
+             + (SELECT count(*) FROM (SELECT invoice, customer, lines, ordered, returned FROM orders_view_invoices
+                                      EXCEPT SELECT invoice, customer, lines, ordered, returned FROM ledger))
+    """,
+    "order-not-paid": "SELECT count(*) FROM orders_view_invoices WHERE ordered <> paid",
+    "return-not-refunded": "SELECT count(*) FROM orders_view_invoices WHERE returned <> refunded",
+    "customer-differs-from-payment": """
+        WITH paid AS (
+            SELECT customer, sum(amount) AS spent
+            FROM (SELECT customer, amount FROM payment_captures
+                  UNION ALL SELECT customer, -amount FROM payment_refunds)
+            GROUP BY customer
+        )
+        SELECT (SELECT count(*) FROM (SELECT customer, spent FROM paid
+                                      EXCEPT SELECT customer, spent FROM customer_customers))
+             + (SELECT count(*) FROM (SELECT customer, spent FROM customer_customers
+                                      EXCEPT SELECT customer, spent FROM paid))
+    """,
+    "customer-differs-from-ledger": """
+        SELECT count(*) FROM customer_customers AS c
+        WHERE spent IS NOT (SELECT sum(amount) FROM customer_entries AS e WHERE e.customer = c.customer)
+    """,
+    "customer-not-in-view": """
+        SELECT (SELECT count(*) FROM customer_customers) <> (SELECT count(*) FROM orders_view_accounts)
+            OR (SELECT count(*) FROM (SELECT customer FROM customer_customers
+                                      EXCEPT SELECT customer FROM orders_view_accounts))
+    """,
+    "stock-not-conserved": """
+        WITH ordered AS (
+            SELECT product, sum(quantity) AS reserved FROM orders_view_entries WHERE kind = 'ordered' GROUP BY product
+        ), booked AS (SELECT product, reserved FROM stock_products WHERE reserved <> 0)
+        SELECT (SELECT count(*) FROM (SELECT * FROM ordered EXCEPT SELECT * FROM booked))
+             + (SELECT count(*) FROM (SELECT * FROM booked EXCEPT SELECT * FROM ordered))
+    """,
+    "stock-differs-from-ledger": """
+        WITH ledger AS (
+            SELECT product, sum(CASE kind WHEN 'reserved' THEN quantity ELSE 0 END) AS reserved,
+                   sum(CASE kind WHEN 'shipped' THEN quantity ELSE 0 END) AS shipped,
+                   sum(CASE kind WHEN 'returned' THEN quantity ELSE 0 END) AS returned,
+                   sum(CASE kind WHEN 'adjusted' THEN quantity ELSE 0 END) AS adjusted
+            FROM stock_movements GROUP BY product
+        )
+        SELECT (SELECT count(*) FROM (SELECT product, reserved, shipped, returned, adjusted FROM stock_products
+                                      EXCEPT SELECT * FROM ledger))
+             + (SELECT count(*) FROM (SELECT * FROM ledger
+                                      EXCEPT SELECT product, reserved, shipped, returned, adjusted
+                                      FROM stock_products))
+    """,
+    "stock-not-shipped": "SELECT count(*) FROM stock_products WHERE reserved <> shipped",
+    "order-not-shipped": """
+        SELECT count(*) FROM (SELECT invoice, chunk FROM order_accepted WHERE kind = 'order'
+                              EXCEPT SELECT order_id, chunk FROM shipping_shipments)
+    """,
+    "order-shipped-twice": """
+        SELECT count(*) FROM (SELECT 1 FROM shipping_shipments GROUP BY order_id, chunk HAVING count(*) > 1)
+    """,
+    "shipment-not-in-view": """
+        SELECT (SELECT count(*) FROM shipping_shipments) <> (SELECT count(*) FROM orders_view_shipped)
+            OR (SELECT count(*) FROM (SELECT order_id, chunk FROM shipping_shipments
+                                      EXCEPT SELECT invoice, chunk FROM orders_view_shipped))
+    """,
+}
+
+
+def figures(desk: Desk) -> dict[str, object]:
+    """What the input came to, read at the far end: the view, stock's and the customers' ledgers."""
+    one = desk.one
+    adjustments = one("SELECT count(*) FROM stock_movements WHERE kind = 'adjusted'")
+    rejected = one("SELECT count(*) FROM orders_view_rejected")
+    gross = one("SELECT sum(ordered) FROM orders_view_invoices")
+    refunded = one("SELECT sum(returned) FROM orders_view_invoices")
+    digest = hashlib.sha256()
+    for customer, spent in desk.sql.execute("SELECT customer, spent FROM customer_customers ORDER BY customer"):
+        digest.update(f"{customer},{spent}\n".encode())
+    return {
+        "lines": one("SELECT sum(lines) FROM orders_view_invoices") + adjustments + rejected,
+        "orders": one("SELECT count(DISTINCT invoice) FROM orders_view_entries WHERE kind = 'ordered'"),
+        "returns": one("SELECT count(DISTINCT invoice) FROM orders_view_entries WHERE kind = 'returned'"),
+        "adjustments": adjustments,
+        "rejected": rejected,
+        "gross": gross,
+        "refunded": refunded,
+        "net": gross - refunded,
+        "customers": one("SELECT count(*) FROM customer_customers"),
+        "products_sold": one("SELECT count(*) FROM stock_products WHERE reserved > 0"),
+        "customers_sha256": digest.hexdigest(),
+    }
+
+
+def delivery(desk: Desk) -> dict[str, int]:
+    """Whether every message was handled by everyone it was for, once and in order."""
+    return {
+        "published": desk.one("SELECT count(*) FROM logged"),
+        "handled": desk.one("SELECT count(*) FROM handled"),
+        "lost": desk.one(LOST),
+        "duplicated": desk.one(DUPLICATED),
+        "out_of_order": desk.one(OUT_OF_ORDER) + desk.one(OUT_OF_ORDER_AT_BROKER),
+    }
+
+
+def violations(desk: Desk, fed: Fed, far: dict[str, object]) -> list[str]:
+    """What does not add up between the services, in words."""
+    words = [word for word, query in VIOLATIONS.items() if desk.one(query)]
+    if (far["lines"], far["gross"], far["refunded"]) != (fed.lines, fed.gross, fed.refunded):
+        words.append("input-not-conserved")
+    return words
+
+
+def malformed(desk: Desk) -> dict[str, object]:
+    """How many lines could not be read, and the first of them with the reason."""
+    rows = desk.sql.execute(
+        "SELECT line, reason FROM orders_view_rejected WHERE malformed ORDER BY line LIMIT ?", (MALFORMED_SHOWN,)
+    )
+    return {
+        "malformed": desk.one("SELECT count(*) FROM orders_view_rejected WHERE malformed"),
+        "malformed_lines": [{"line": line, "reason": reason} for line, reason in rows],
+    }

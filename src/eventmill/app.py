@@ -1,0 +1,309 @@
+"""The App: what a service handles, where it keeps its truth, how it talks to others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import count
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from eventmill.backends.connect import StoreBackend, connect
+from eventmill.core.clock import Clock, Ids, SystemClock
+from eventmill.core.envelope import Envelopes
+from eventmill.core.errors import ConfigurationError
+from eventmill.core.limits import Limits as MessageLimits
+from eventmill.core.message import Message
+from eventmill.core.partition import DEFAULT_PARTITIONS
+from eventmill.core.registry import REGISTRY, Registry
+from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.consumers import consumer
+from eventmill.patterns.relay import RELAY, relay
+from eventmill.patterns.retention import Housekeeping
+from eventmill.runtime.consumer import Consumer
+from eventmill.runtime.heartbeat import Heartbeat
+from eventmill.runtime.settlement import Settlement
+from eventmill.runtime.subscription import Limits, Subscription
+from eventmill.runtime.transaction import Transaction, current
+from eventmill.settings import Settings
+
+log = logging.getLogger("eventmill")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Setup = Callable[[Transaction], Awaitable[None]]
+
+
+class App:
+    """A service: its store, its broker, its handlers.
+
+    url: the store, the service's own database: `sqlite:///orders.db`, or `memory://`.
+    broker: where messages to and from other services go; without one, the store's own log is the broker.
+    name: the service's name: the `source` of its messages, and the first part of its groups' names.
+    topics: partition counts of topics that shall not have the default of 16.
+    retention: seconds to keep a topic's messages for; topics not named are kept for ever.
+
+    The App opens with `async with app`, or by itself at the first use; `close` it then.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        broker: str | None = None,
+        name: str = "app",
+        settings: Settings | None = None,
+        topics: dict[str, int] | None = None,
+        retention: dict[str, float] | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        registry: Registry = REGISTRY,
+    ) -> None:
+        if not name or not name.isprintable() or " " in name:
+            raise ConfigurationError(f"name={name!r}: give the service a short name without spaces")
+        self.name = name
+        self.settings = settings or Settings()
+        self.clock: Clock = clock or SystemClock()
+        self.registry = registry
+        self.store: StoreBackend = connect(url, self.clock)
+        self.log: StoreBackend = self.store if broker in (None, url) else connect(str(broker), self.clock)
+        self.consumers: list[Consumer] = []
+        self.ids = Ids(self.clock, rng)
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
+        self._topics = dict(topics or {})
+        self._retention = dict(retention or {})
+        self._setups: list[Setup] = []
+        self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
+        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
+        self._opened = False
+        self._opening: asyncio.Lock | None = None
+        self._subscriptions: list[Subscription] = []
+        self._members = count(1)
+        self._stopped = asyncio.Event()
+
+    def __repr__(self) -> str:
+        where = repr(self.store) if self.log is self.store else f"{self.store!r}, broker={self.log!r}"
+        return f"App({self.name!r}, {where})"
+
+    # Declaring
+
+    def on(
+        self,
+        *wanted: type | str,
+        group: str | None = None,
+        where: Callable[[Message], bool] | None = None,
+        retry: RetryPolicy | None = None,
+        concurrency: int = 8,
+        batch: int | None = None,
+        on_dead: Literal["park", "skip"] = "park",
+        timeout: float | None = None,
+    ) -> Callable[[Function], Function]:
+        """Handle messages: the decorated function becomes a consumer group.
+
+        wanted: event types, names, or patterns (`order.*`, `*`); without any, the function's annotation says it.
+        group: members of one group share the work, in any number of tasks and processes; each group
+        gets every message. The default is the App's name and the function's.
+        where: a predicate on the envelope; what it declines is not handed out.
+        retry: when a failing message is tried again, and when it is given up; see `eventmill.retry`.
+        concurrency: how many keys one member handles at a time; a key's messages always come in order.
+        batch: hand over lists of up to so many messages, in one transaction.
+        on_dead: after a dead letter its key's later messages `park` behind it, in order, until it is
+        replayed or skipped; or `skip`: they go on without it.
+        timeout: seconds after which a handler is interrupted, which counts as a failure.
+        """
+
+        def register(function: Function) -> Function:
+            name = group or f"{self.name}.{function.__name__}"
+            if any(existing.group == name for existing in self.consumers):
+                raise ConfigurationError(f"group {name!r} is there already: give this handler another name, or group=")
+            made = consumer(
+                function, wanted, registry=self.registry, group=name, where=where, retry=retry,
+                concurrency=concurrency, batch=batch, on_dead=on_dead, timeout=timeout,
+            )  # fmt: skip
+            self.consumers.append(made)
+            return function
+
+        return register
+
+    def setup(self, function: Setup) -> Setup:
+        """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
+        self._setups.append(function)
+        return function
+
+    # Opening
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Open store and broker, create what is missing, run the setups. Opening twice does nothing."""
+        if self._opened:
+            return
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._opened:
+                return
+            await self.store.__aenter__()
+            try:
+                if self.log is not self.store:
+                    await self.log.__aenter__()
+                try:
+                    await self._declare()
+                    for setup in self._setups:
+                        async with self._transaction() as tx:
+                            await setup(tx)
+                except BaseException:
+                    if self.log is not self.store:
+                        await self.log.__aexit__(None, None, None)
+                    raise
+            except BaseException:
+                await self.store.__aexit__(None, None, None)
+                raise
+            self._opened = True
+
+    async def _declare(self) -> None:
+        """Topics that handlers wait on must exist, so that their partitions can be shared out."""
+        for place in {id(self.store): self.store, id(self.log): self.log}.values():
+            present = await place.topics()
+            wanted = dict(self._topics)
+            for each in self.consumers:
+                for topic in each.topics(present):
+                    wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
+            await place.declare(wanted)
+
+    async def close(self) -> None:
+        """Close store and broker; staged messages are committed first."""
+        if self._opened:
+            self._opened = False
+            if self.log is not self.store:
+                await self.log.__aexit__(None, None, None)
+            await self.store.__aexit__(None, None, None)
+
+    # Producing
+
+    async def publish(self, *events: object) -> Sequence[int]:
+        """Publish events; returns their positions in the service's log when they are durable.
+
+        All or none of one call is stored. Inside a handler, or inside `async with app.transaction()`,
+        they join that transaction instead, leave only if it commits, and no positions are known yet.
+        Raises MessageTooLargeError, EncodeError and UnknownEventError before anything is stored.
+        """
+        transaction = current.get()
+        if transaction is not None and transaction.open and transaction.belongs_to(self._envelopes):
+            transaction.publish(*events)
+            return ()
+        if not self._opened:
+            await self.open()
+        envelopes = self._envelopes
+        return await self.store.publish([envelopes(event) for event in events])
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction of your own SQL and the messages that leave only if it commits.
+
+        Inside a handler it is the handler's own transaction.
+        """
+        running = current.get()
+        if running is not None and running.open and running.belongs_to(self._envelopes):
+            yield running
+            return
+        if not self._opened:
+            await self.open()
+        async with self._transaction() as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        unit = self.store.unit()
+        transaction = Transaction(unit, self._envelopes)
+        token = current.set(transaction)
+        try:
+            yield transaction
+        except BaseException:
+            await unit.discard()
+            raise
+        else:
+            durable = await unit.finish()
+        finally:
+            transaction.close()
+            current.reset(token)
+        await durable
+
+    # Consuming
+
+    async def run(self) -> None:
+        """Handle messages until `stop` is called; then finish what was begun and give the leases back."""
+        await self.open()
+        incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
+        settings = self.settings
+        heartbeat = Heartbeat(self.store, settings.lease)
+        housekeeping = Housekeeping(self.store, self.log, self.clock, settings, self._retention)
+        consumers = list(self.consumers)
+        if self.log is not self.store:
+            consumers.append(relay(self.log, self.registry))
+        self._subscriptions = [
+            self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
+            for each in consumers
+        ]
+        tasks = [asyncio.create_task(each.run(), name=each.consumer.group) for each in self._subscriptions]
+        tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
+        try:
+            await self._until_stopped(tasks)
+        finally:
+            for task in (*tasks, tidy):
+                task.cancel()
+            await asyncio.gather(*tasks, tidy, return_exceptions=True)
+            heartbeat.close()
+            self._subscriptions = []
+
+    async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait(
+                [stopped, *tasks], return_when=asyncio.FIRST_EXCEPTION if tasks else asyncio.ALL_COMPLETED
+            )
+            for subscription in self._subscriptions:
+                subscription.stop()
+            for task in tasks:
+                await task
+        finally:
+            stopped.cancel()
+
+    def _subscription(self, each: Consumer, member: str, heartbeat: Heartbeat) -> Subscription:
+        source = self.store if each.group == RELAY else self.log
+        if source is not self.store:
+            each = replace(each, inbox=True)
+        settings = self.settings
+        settlement = Settlement(each, self.store, self._envelopes, self.clock, self._rng)
+        return Subscription(
+            each,
+            source=source,
+            store=self.store,
+            settlement=settlement,
+            heartbeat=heartbeat,
+            clock=self.clock,
+            limits=Limits(settings.lease, settings.prefetch, settings.prefetch_bytes),
+            member=member,
+        )
+
+    def stop(self) -> None:
+        """Let `run` return as soon as what is being handled is finished."""
+        self._stopped.set()
+        for subscription in self._subscriptions:
+            subscription.stop()
+
+    @property
+    def handled(self) -> int:
+        """Messages handled by this process since `run` began."""
+        return sum(subscription.handled for subscription in self._subscriptions)

@@ -1,0 +1,136 @@
+"""The log: one list of records for each partition, and one counter of positions for all."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from operator import attrgetter
+
+import msgspec
+
+from eventmill.core.capabilities import Page, Pending, Trimmed, Types
+from eventmill.core.errors import ConfigurationError, EncodeError
+from eventmill.core.message import Message, Partition, Recorded
+from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
+
+_POSITION = attrgetter("position")
+
+
+class MemoryLog:
+    """What was appended and not trimmed yet."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, int] = {}
+        self.ends: dict[Partition, int] = {}
+        self.watermarks: dict[str, dict[Partition, int]] = {}
+        self._records: dict[Partition, list[Recorded]] = {}
+        self._sequences: dict[tuple[str, str], int] = {}
+        self._last = 0
+
+    def declare(self, topics: Mapping[str, int]) -> None:
+        """All of the topics, or none where one is refused."""
+        for topic, count in topics.items():
+            stored = self.topics.get(topic, count)
+            if count < 1:
+                raise ConfigurationError(f"topic {topic!r}: partitions={count}; give at least 1")
+            if stored != count:
+                raise ConfigurationError(
+                    f"topic {topic!r} has {stored} partitions, {count} were asked for: "
+                    "the count cannot change, because keys would move; use the stored count or another topic"
+                )
+        self.topics.update(topics)
+
+    @staticmethod
+    def check(messages: Sequence[Message]) -> None:
+        """Raises EncodeError for a message that no log could store."""
+        for message in messages:
+            if not isinstance(message.data, bytes):
+                raise EncodeError(f"{message.type}: data must be bytes, not {type(message.data).__name__}")
+            try:
+                msgspec.json.encode(message)
+            except (UnicodeEncodeError, TypeError, ValueError) as error:
+                raise EncodeError(f"{message.type}: the envelope cannot be stored: {error}") from error
+
+    def append(self, messages: Sequence[Message], now: int) -> list[int]:
+        """Their positions. A topic nobody declared gets the default number of partitions. now: milliseconds."""
+        return [self._append(message, now) for message in messages]
+
+    def _append(self, message: Message, now: int) -> int:
+        count = self.topics.setdefault(message.topic, DEFAULT_PARTITIONS)
+        partition = Partition(message.topic, partition_of(message.key, message.id, count))
+        if message.key is not None:
+            stream = (message.topic, message.key)
+            count_of_key = self._sequences.get(stream, 0) + 1
+            self._sequences[stream] = count_of_key
+            # A number that another log gave stays: the message is the same one, only further on its way.
+            if message.sequence is None:
+                message = msgspec.structs.replace(message, sequence=count_of_key)
+        self._last += 1
+        self._records.setdefault(partition, []).append(Recorded(self._last, partition, now, message))
+        self.ends[partition] = self._last
+        return self._last
+
+    def read(self, after: Mapping[Partition, int], limit: int, max_bytes: int, types: Types | None) -> Page:
+        found: list[Recorded] = []
+        looked = dict(after)
+        size = 0
+        for record in self._beyond(after):
+            if types is None or types.accepts(record.message.type):
+                size += len(record.message.data)
+                if found and (len(found) >= limit or size > max_bytes):
+                    break
+                found.append(record)
+            looked[record.partition] = record.position
+        return Page(found, looked)
+
+    def report(self, group: str, after: Mapping[Partition, int]) -> None:
+        """Watermarks only grow: a late report of an earlier place changes nothing."""
+        known = self.watermarks.setdefault(group, {})
+        for partition, position in after.items():
+            known[partition] = max(position, known.get(partition, 0))
+
+    def pending(self, after: Mapping[Partition, int], types: Types | None) -> Pending:
+        waiting = [
+            record.recorded_at for record in self._beyond(after) if types is None or types.accepts(record.message.type)
+        ]
+        return Pending(len(waiting), min(waiting, default=None))
+
+    def trim(
+        self,
+        topic: str,
+        passed: Mapping[str, Mapping[Partition, int]],
+        *,
+        before: int | None,
+        max_bytes: int | None,
+        force: bool,
+    ) -> Trimmed:
+        """passed: how far each group is, in the partitions it reads. before: milliseconds since 1970 UTC."""
+        partitions = [Partition(topic, number) for number in range(self.topics.get(topic, 0))]
+        records = list(self._beyond(dict.fromkeys(partitions, 0)))
+        size = sum(len(record.message.data) for record in records)
+        removed = 0
+        for record in records:
+            old = before is not None and record.recorded_at < before
+            if not old and (max_bytes is None or size <= max_bytes):
+                break
+            behind = [
+                (cursors[record.partition], group)
+                for group, cursors in passed.items()
+                if cursors.get(record.partition, record.position) < record.position
+            ]
+            if behind and not force:
+                at, group = min(behind)
+                return Trimmed(removed, group, at)
+            self._records[record.partition].pop(0)
+            size -= len(record.message.data)
+            removed += 1
+        return Trimmed(removed)
+
+    def _beyond(self, after: Mapping[Partition, int]) -> Sequence[Recorded]:
+        """All records after the given positions, in the order of their own."""
+        parts = []
+        for partition, position in after.items():
+            records = self._records.get(partition, [])
+            parts.append(records[bisect_right(records, position, key=_POSITION) :])
+        return list(merge(*parts, key=_POSITION))

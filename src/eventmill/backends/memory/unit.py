@@ -1,0 +1,167 @@
+"""One unit of work: staged, checked as a whole, then applied as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+
+from eventmill.backends.memory.documents import Put
+from eventmill.backends.memory.jobs import Settlement
+from eventmill.backends.memory.state import State
+from eventmill.core.capabilities import Cursor, Document, Fence, Job, Rows, SqlParameters
+from eventmill.core.clock import Clock
+from eventmill.core.errors import (
+    ConfigurationError,
+    DuplicateError,
+    LeaseLostError,
+    OutsideTransactionError,
+)
+from eventmill.core.message import Message
+from eventmill.core.tracker import Tracker
+
+
+class MemoryUnit:
+    """See `eventmill.core.capabilities.Unit`. From its first `get` or `execute` to its end it has the turn."""
+
+    def __init__(self, state: State, clock: Clock, claim: Cursor | Job | None, fence: Fence | None) -> None:
+        if isinstance(claim, Cursor) and fence is None:
+            raise ConfigurationError("unit(claim=Cursor) needs the fence of the member that holds the partition")
+        self._state = state
+        self._clock = clock
+        self._claim = claim
+        self._fence = fence
+        self._appends: list[Message] = []
+        self._sends: list[Job] = []
+        self._puts: list[Put] = []
+        self._settlements: list[Settlement] = []
+        self._marks: list[tuple[Cursor, Tracker, int]] = []
+        self._received: list[tuple[str, str, str]] = []
+        self._has_turn = False
+        self._ended = False
+        self.positions: Sequence[int] = ()
+
+    def append(self, messages: Sequence[Message]) -> None:
+        self._require_open()
+        self._appends.extend(messages)
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        self._require_open()
+        self._sends.extend(jobs)
+
+    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
+        self._require_open()
+        self._puts.append(Put(key, data, expected))
+
+    def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
+        self._require_open()
+        self._settlements.append(Settlement(job, retry_at, dead))
+
+    def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
+        self._require_open()
+        if self._fence is None:
+            raise ConfigurationError("mark() needs the fence of the member that holds the partition: unit(..., fence)")
+        self._marks.append((cursor, tracker, position))
+
+    def receive(self, group: str, message: Message) -> None:
+        self._require_open()
+        self._received.append((group, message.source, message.id))
+
+    async def get(self, key: str) -> Document | None:
+        await self._take_turn()
+        return self._state.documents.seen(key, self._puts)
+
+    async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        await self._take_turn()
+        return self._state.tables.execute(sql, parameters)
+
+    async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
+        await self._take_turn()
+        return self._state.tables.executemany(sql, rows)
+
+    async def finish(self) -> Awaitable[object]:
+        await self._take_turn()
+        # No `await` from here to the end: nobody sees half of it.
+        try:
+            documents = self._check()
+            self._state.tables.keep()
+        except BaseException:
+            self._undo()
+            raise
+        self._apply(documents)
+        self._end()
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        durable.set_result(None)
+        return durable
+
+    async def discard(self) -> None:
+        if not self._ended:
+            self._undo()
+
+    def _check(self) -> Mapping[str, Document | None]:
+        """Everything that can refuse the unit; returns what becomes of the documents."""
+        if self._fence is not None and not self._fence.valid:
+            raise LeaseLostError(
+                f"group {self._fence.group!r}: an earlier commit of {self._fence.member} failed; "
+                "start again from the stored cursors"
+            )
+        self._state.log.check(self._appends)
+        if isinstance(self._claim, Job):
+            self._state.jobs.require(self._claim, self._fence.member if self._fence else None)
+        if self._fence is not None:
+            claims = [self._claim] if isinstance(self._claim, Cursor) else []
+            for cursor in (*claims, *(cursor for cursor, _, _ in self._marks)):
+                self._state.groups.require(cursor, self._fence)
+        settled: set[int] = set()
+        for settlement in self._settlements:
+            self._state.jobs.require(settlement.job)
+            if settlement.job.id in settled:
+                raise LeaseLostError(f"job {settlement.job.id} was settled twice in one unit")
+            settled.add(settlement.job.id)
+        received: set[tuple[str, str, str]] = set()
+        for mark in self._received:
+            if mark in self._state.inbox or mark in received:
+                group, source, id_ = mark
+                raise DuplicateError(f"group {group!r} has handled message {id_} from {source} already")
+            received.add(mark)
+        return self._state.documents.checked(self._puts)
+
+    def _apply(self, documents: Mapping[str, Document | None]) -> None:
+        state = self._state
+        now = self._clock.now()
+        milliseconds = int(now * 1000)
+        self.positions = state.log.append(self._appends, milliseconds)
+        # Ends come before new jobs: one that follows in the same lane then finds it free.
+        for settlement in self._settlements:
+            state.jobs.settle(settlement, milliseconds)
+        state.jobs.send(self._sends)
+        state.documents.write(documents)
+        state.inbox.update(dict.fromkeys(self._received, now))
+        for _, tracker, position in self._marks:
+            tracker.done(position)
+        for cursor, tracker, _ in self._marks:
+            if self._fence is not None:
+                state.groups.advance(self._fence.group, cursor.partition, *tracker.cursor())
+        if self._appends or self._sends or self._settlements:
+            state.changes.note()
+
+    async def _take_turn(self) -> None:
+        self._require_open()
+        if not self._has_turn:
+            await self._state.turn.acquire()
+            self._has_turn = True
+            self._state.tables.begin()
+
+    def _undo(self) -> None:
+        if self._has_turn:
+            self._state.tables.undo()
+        self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._has_turn:
+            self._has_turn = False
+            self._state.turn.release()
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise OutsideTransactionError("this transaction has ended; open another one for further work")

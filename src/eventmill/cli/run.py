@@ -1,0 +1,138 @@
+"""`eventmill run`: handle events, in this process or in several."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from importlib import metadata
+
+import click
+
+from eventmill.app import App
+from eventmill.backends.memory import MemoryBackend
+from eventmill.cli.groups import patterns
+from eventmill.cli.output import counted, note, safe
+from eventmill.cli.parameters import Processes
+from eventmill.cli.target import load_apps
+from eventmill.core.errors import ConfigurationError
+from eventmill.patterns.relay import RELAY
+from eventmill.runtime.parent import end_with_parent
+from eventmill.runtime.scaling import Backlog
+from eventmill.runtime.service import Service
+from eventmill.runtime.supervisor import Supervisor
+
+LAST_WORDS = 5.0
+"""Seconds beyond the grace in which a worker without its parent may close its files."""
+
+
+@click.command()
+@click.argument("targets", metavar="APP...", nargs=-1, required=True)
+@click.option(
+    "--processes",
+    type=Processes(),
+    default="1",
+    show_default=True,
+    help="Worker processes: a number, or bounds (1..4) between which their number follows the backlog.",
+)
+@click.option(
+    "--grace", type=click.FloatRange(min=0), help="Seconds to finish in when stopped; default: the App's setting."
+)
+@click.option("--worker", is_flag=True, hidden=True)
+def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | None, worker: bool) -> None:
+    """Handle events with one or more APPs until SIGTERM or Ctrl-C.
+
+    Then what has begun is finished and committed, and the exit code is 0. A second signal stops at once.
+    """
+    apps = load_apps(targets)
+    seconds = max(app.settings.grace for app in apps) if grace is None else grace
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s"
+    )
+    end_with_parent(seconds + LAST_WORDS)
+    if not worker:
+        _introduce(apps, targets, processes)
+    if worker or processes == (1, 1):
+        asyncio.run(Service(apps, grace=seconds).run())
+        return
+    code = asyncio.run(_supervise(apps, targets, processes, seconds))
+    if code:
+        raise SystemExit(code)
+
+
+def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int, int]) -> None:
+    """The first screen: what is handled, where it is kept, where to look."""
+    low, high = processes
+    workers = f"{low} to {high} processes" if low < high else counted(low, "process", "processes")
+    note(f"eventmill {metadata.version('eventmill')}, {workers}, pid {os.getpid()}")
+    for app in apps:
+        note(f"\n{safe(app.name)}")
+        note(f"  store   {app.store!r}")
+        note("  broker  the store's own log" if app.log is app.store else f"  broker  {app.log!r}")
+        width = max((len(consumer.group) for consumer in app.consumers), default=0)
+        for consumer in app.consumers:
+            note(f"  group   {consumer.group.ljust(width)}  {patterns(consumer.types)}")
+        if not app.consumers:
+            note("  group   none: this App has no handlers (@app.on)")
+    target = targets[0]
+    note(f"\nlook   eventmill groups {target} | eventmill dead {target} | eventmill tail {target} --follow")
+    note("stop   Ctrl-C finishes what has begun; a second one stops at once\n")
+
+
+async def _supervise(apps: Sequence[App], targets: Sequence[str], processes: tuple[int, int], grace: float) -> int:
+    low, high = processes
+    for app in apps:
+        if isinstance(app.store, MemoryBackend) or isinstance(app.log, MemoryBackend):
+            raise ConfigurationError(f"{app.name} is kept in memory, which processes cannot share: use --processes 1")
+    async with AsyncExitStack() as stack:
+        # Opened here first: a wrong configuration is told once, not by every worker, and no two of them race to migrate.
+        for app in apps:
+            await stack.enter_async_context(app)
+
+        async def bury(incarnation: str) -> None:
+            for app in apps:
+                await app.store.bury(incarnation)
+
+        supervisor = Supervisor(
+            [sys.executable, "-m", "eventmill", "run", *targets, "--worker", "--grace", f"{grace:g}"],
+            low=low,
+            high=high,
+            backlog=(lambda: backlog(apps)) if low < high else None,
+            report=logging.getLogger("eventmill").info,
+            grace=grace + LAST_WORDS,
+            on_death=bury,
+        )
+        stop = asyncio.Event()
+
+        def stopping() -> None:
+            if stop.is_set():
+                supervisor.kill()
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, stopping)
+        return await supervisor.run(stop)
+
+
+async def backlog(apps: Sequence[App]) -> Backlog:
+    """What waits for the groups of these apps, and for their relays."""
+    messages, oldest = 0, None
+    for app in apps:
+        names = {consumer.group for consumer in app.consumers}
+        for group in await app.store.groups():
+            if group.name in names:
+                pending = await app.log.pending(group.cursors, group.types)
+            elif group.name == RELAY and app.log is not app.store:
+                pending = await app.store.pending(group.cursors, group.types)
+            else:
+                continue
+            messages += pending.messages
+            if pending.oldest is not None:
+                oldest = pending.oldest if oldest is None else min(oldest, pending.oldest)
+    return Backlog(messages, 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000))

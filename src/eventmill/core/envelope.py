@@ -1,0 +1,143 @@
+"""Events into messages: the only place where an envelope is filled in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from eventmill.core.clock import Clock
+from eventmill.core.codec import write_json
+from eventmill.core.context import handling
+from eventmill.core.errors import ConfigurationError, DecodeError, EncodeError, MessageError
+from eventmill.core.event import Named
+from eventmill.core.key import key_text
+from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text, is_json
+from eventmill.core.message import Message
+from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, topic_of
+from eventmill.core.registry import REGISTRY, Registry
+from eventmill.core.trace import child_of
+
+
+class Envelopes:
+    """Makes the message of an event, with identity, time and correlation.
+
+    source: the service's name, the CloudEvents `source` of all it publishes. rng: gives span ids
+    to the children of a traced message.
+    """
+
+    __slots__ = ("_clock", "_ids", "_limits", "_registry", "_rng", "_source", "_types")
+
+    def __init__(
+        self,
+        source: str,
+        clock: Clock,
+        ids: Callable[[], str],
+        registry: Registry = REGISTRY,
+        limits: Limits | None = None,
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        try:
+            check_text(source, "source")
+        except MessageError as error:
+            raise ConfigurationError(str(error)) from error
+        self._source = source
+        self._clock = clock
+        self._ids = ids
+        self._registry = registry
+        self._types = registry.types
+        self._limits = limits or Limits()
+        self._rng = rng or random.SystemRandom()
+
+    def __call__(self, event: object) -> Message:
+        """The message of an event of a registered type, or of `named` data; a Message is checked and returned as it is.
+
+        `correlationid`, `causationid` and `traceparent` follow from the message being handled; outside
+        of a handler the message begins a correlation of its own.
+
+        Raises UnknownEventError, EncodeError, MessageTooLargeError; nothing of them is retried.
+        """
+        kind = self._types.get(type(event))
+        if kind is None:
+            if isinstance(event, Message):
+                check_message(event, self._limits)
+                return event
+            if isinstance(event, Named):
+                return self._named(event)
+            kind = self._registry.of(event)  # raises, saying what to write
+        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+
+    def _named(self, event: Named) -> Message:
+        kind = self._registry.named(event.name)
+        key = None if event.key is None else key_text(event.key, f"{event.name}: key")
+        if kind is None:
+            try:
+                data = write_json(event.data)
+            except Exception as error:
+                raise EncodeError(f"{event.name} cannot be written as JSON: {error}") from error
+            return self._message(event.name, topic_of(event.name), 1, key, data)
+        data = kind.encode_plain(event.data)
+        try:
+            fitting = kind.decode(data, kind.version)
+        except DecodeError as error:
+            raise EncodeError(f"data of named({event.name!r}, ...) does not fit {kind!r}: {error}") from error
+        if key is None:
+            key = kind.key_of(fitting)
+        return self._message(kind.name, kind.topic, kind.version, key, data)
+
+    def _message(self, name: str, topic: str, version: int, key: str | None, data: bytes) -> Message:
+        self._limits.check(data, name)
+        identity = self._ids()
+        correlation, causation, trace = identity, None, None
+        parent = handling.get()
+        if parent is not None:
+            correlation = parent.correlationid or parent.id
+            causation = parent.id
+            if parent.traceparent is not None:
+                trace = child_of(parent.traceparent, self._rng)
+        return Message(
+            id=identity,
+            source=self._source,
+            type=name,
+            topic=topic,
+            time=round(self._clock.now() * 1_000_000),
+            data=data,
+            key=key,
+            version=version,
+            correlationid=correlation,
+            causationid=causation,
+            traceparent=trace,
+        )
+
+
+def check_message(message: Message, limits: Limits) -> None:
+    """Refuse a message that was filled in by hand, or elsewhere, and that not every backend could carry.
+
+    Names of types and topics may be foreign, so the rule for our own names is not asked of them.
+    Raises EncodeError or MessageTooLargeError, naming the field.
+    """
+    check_text(message.id, "id")
+    check_text(message.source, "source")
+    check_text(message.type, "type")
+    check_text(message.topic, "topic")
+    if "/" in message.topic:
+        # Topic and key are joined by a slash to a lane, which must stay unambiguous.
+        raise EncodeError(f"topic={message.topic!r} contains a slash: use a dot")
+    check_text(message.contenttype, "contenttype")
+    if message.key is not None:
+        check_text(message.key, "key", MAX_KEY_BYTES)
+    for field in ("subject", "correlationid", "causationid", "traceparent"):
+        value = getattr(message, field)
+        if value is not None:
+            check_text(value, field)
+    if message.version < 1:
+        raise EncodeError(f"version={message.version}: versions start at 1")
+    for name, value in (message.extensions or {}).items():
+        if not is_attribute_name(name) or len(name) > MAX_EXTENSION_NAME:
+            raise EncodeError(
+                f"extension {name[:40]!r}: CloudEvents names are a-z and 0-9, at most {MAX_EXTENSION_NAME} characters"
+            )
+        if name in ATTRIBUTES:
+            raise EncodeError(f"extension {name!r} is an attribute with a meaning of its own: use the message's field")
+        check_text(value, f"extension {name!r}")
+    limits.check(message.data, message.type, json=is_json(message.contenttype))

@@ -1,0 +1,134 @@
+"""Which class has which name on the wire. A class is registered once, and its codec compiled then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from eventmill.core.codec import codec_of, described
+from eventmill.core.errors import ConfigurationError, DecodeError, EncodeError, UnknownEventError
+from eventmill.core.key import Key, KeyOf
+from eventmill.core.names import check_name, topic_of
+from eventmill.core.upcasting import Upcasters, check_version
+
+
+class EventType:
+    """One type of event: its name, schema version and topic, and how it is written and read."""
+
+    __slots__ = ("_codec", "_key", "_upcasters", "cls", "name", "topic", "version")
+
+    def __init__(
+        self, cls: type, *, name: str, key: Key | None, version: int, topic: str | None, upcasters: Upcasters
+    ) -> None:
+        self.cls = cls
+        self.name = check_name(name, "name")
+        check_version(version, f"{name}: version")
+        self.version = version
+        self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
+        self._codec = codec_of(cls)
+        self._key = None if key is None else KeyOf(key, name=name, fields=self._codec.fields, item=self._codec.item)
+        self._upcasters = upcasters
+
+    def __repr__(self) -> str:
+        return f"<EventType {self.name} version {self.version}: {described(self.cls)}>"
+
+    def key_of(self, event: Any) -> str | None:
+        """The event's key, or None for a type without one.
+
+        Raises EncodeError, naming the field, for a key that is None, empty or no text, and
+        MessageTooLargeError for one over 500 bytes.
+        """
+        return None if self._key is None else self._key(event)
+
+    def encode(self, event: Any) -> bytes:
+        """The event as JSON. Types of fields are not checked again here, only whether JSON can hold them.
+
+        Raises EncodeError with the name of the type.
+        """
+        try:
+            return self._codec.encode(event)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
+
+    def decode(self, data: bytes, version: int) -> Any:
+        """The event, from JSON of this version or an older one that upcasters lead up from.
+
+        Raises DecodeError with name, version and the place in the data.
+        """
+        if version != self.version:
+            data = self._upcasters.raised(self.name, data, version, self.version)
+        try:
+            return self._codec.decode(data)
+        except (MemoryError, ConfigurationError):
+            raise
+        except Exception as error:
+            raise DecodeError(f"{self.name} version {version} cannot be read: {error}") from error
+
+
+class Registry:
+    """The event types of a process, by class and by name."""
+
+    def __init__(self) -> None:
+        self.upcasters = Upcasters()
+        self._by_name: dict[str, EventType] = {}
+        self._by_class: dict[type, EventType] = {}
+        self.types: Mapping[type, EventType] = MappingProxyType(self._by_class)
+
+    def add(
+        self, cls: type, *, name: str, key: Key | None = None, version: int = 1, topic: str | None = None
+    ) -> EventType:
+        """Register a class under a name and compile its codec.
+
+        key: a field, or a function of the event. topic: where its messages are kept, by default the
+        name up to its first dot. Refused with ConfigurationError: a name or topic against the rule,
+        a name that another class has, a class that has another name, a key that is no field.
+
+        The same class, or one of the same module and name after a reload, takes the place of the
+        former; events of the former class can still be published.
+        """
+        kind = EventType(cls, name=name, key=key, version=version, topic=topic, upcasters=self.upcasters)
+        former = self._by_name.get(name)
+        if former is not None and described(former.cls) != described(cls):
+            raise ConfigurationError(
+                f"name={name!r} is used by both {described(former.cls)} and {described(cls)}: give one another name"
+            )
+        other = self._by_class.get(cls)
+        if other is not None and other.name != name:
+            raise ConfigurationError(
+                f"{described(cls)} is registered as {other.name!r} already, and cannot be {name!r} as well"
+            )
+        self._by_name[name] = self._by_class[cls] = kind
+        return kind
+
+    def of(self, event: object) -> EventType:
+        """The type of an event. Raises UnknownEventError where its class was not registered."""
+        return self.type_for(type(event))
+
+    def type_for(self, cls: type) -> EventType:
+        """The type of a class. Raises UnknownEventError where it was not registered."""
+        kind = self._by_class.get(cls)
+        if kind is not None:
+            return kind
+        if issubclass(cls, dict):
+            raise UnknownEventError('a dict does not say which event it is: publish named("order.placed", {...})')
+        parent = next((self._by_class[base] for base in cls.__mro__[1:] if base in self._by_class), None)
+        inherited = "" if parent is None else f" (its base is {parent.name!r}, but names are not inherited)"
+        raise UnknownEventError(
+            f"{described(cls)} has no name on the wire{inherited}: "
+            'write class ...(Event, name="order.placed"), or put @event(name="order.placed") above it'
+        )
+
+    def named(self, name: str) -> EventType | None:
+        """The type of this name, or None."""
+        return self._by_name.get(name)
+
+    def names(self) -> Sequence[str]:
+        """Every registered name, sorted."""
+        return sorted(self._by_name)
+
+
+REGISTRY = Registry()
+"""The process-wide registry, which `Event`, `@event` and `@upcast` use."""

@@ -1,0 +1,1 @@
+"""The seven patterns, each a small thing over the four primitives."""

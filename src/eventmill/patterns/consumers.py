@@ -1,0 +1,104 @@
+"""Competing consumers: from what the user writes to what a subscription needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from eventmill.core.capabilities import Types
+from eventmill.core.errors import ConfigurationError
+from eventmill.core.message import Message
+from eventmill.core.registry import Registry
+from eventmill.core.retry import RetryPolicy, exponential
+from eventmill.runtime.consumer import Consumer
+from eventmill.runtime.handler import Handler
+
+_PATTERN = re.compile(r"^(\*|([a-z0-9_-]+\.)+\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")
+
+
+def consumer(
+    function: Callable[..., Any],
+    wanted: Sequence[object],
+    *,
+    registry: Registry,
+    group: str,
+    where: Callable[[Message], bool] | None = None,
+    retry: RetryPolicy | None = None,
+    concurrency: int = 8,
+    batch: int | None = None,
+    on_dead: Literal["park", "skip"] = "park",
+    timeout: float | None = None,
+) -> Consumer:
+    """What `@app.on` makes of a function; see there for the meaning of each option."""
+    name = function.__qualname__
+    if concurrency < 1:
+        raise ConfigurationError(f"{name}: concurrency={concurrency}; give 1 or more keys at a time")
+    if batch is not None and batch < 1:
+        raise ConfigurationError(f"{name}: batch={batch}; give 1 or more messages, or leave it out")
+    if on_dead not in ("park", "skip"):
+        raise ConfigurationError(f"{name}: on_dead={on_dead!r}; choose 'park' or 'skip'")
+    if timeout is not None and timeout <= 0:
+        raise ConfigurationError(f"{name}: timeout={timeout}; give seconds above 0")
+    handler = Handler(function, registry, batch=batch is not None)
+    names, prefixes, everything = _wanted(name, wanted or _annotated(handler), registry)
+    types = None if everything else Types(frozenset(names), frozenset(prefixes))
+    return Consumer(
+        group=group,
+        types=types,
+        topics=_topics(types, registry),
+        handler=handler,
+        where=where,
+        retry=retry or exponential(),
+        concurrency=concurrency,
+        batch=batch,
+        timeout=timeout,
+        on_dead=on_dead,
+    )
+
+
+def _annotated(handler: Handler) -> Sequence[object]:
+    """The event types the handler's own annotation names: `event: OrderPlaced | OrderPaid`."""
+    return get_args(handler.event_class) or ([handler.event_class] if handler.event_class is not None else [])
+
+
+def _wanted(name: str, wanted: Sequence[object], registry: Registry) -> tuple[set[str], set[str], bool]:
+    names: set[str] = set()
+    prefixes: set[str] = set()
+    everything = False
+    for want in wanted:
+        if not isinstance(want, str):
+            if not isinstance(want, type):
+                raise ConfigurationError(f"{name}: {want!r} is neither an event type nor a name pattern")
+            names.add(registry.type_for(want).name)
+        elif not _PATTERN.match(want):
+            raise ConfigurationError(f"{name}: {want!r} is no name pattern; write 'order.placed', 'order.*' or '*'")
+        elif want == "*":
+            everything = True
+        elif want.endswith(".*"):
+            prefixes.add(want[:-1])
+        else:
+            names.add(want)
+    if not (names or prefixes or everything):
+        raise ConfigurationError(
+            f"{name}: say what it handles: @app.on(OrderPlaced), @app.on('order.*') or an annotation"
+        )
+    return names, prefixes, everything
+
+
+def _topics(types: Types | None, registry: Registry) -> Callable[[Mapping[str, int]], frozenset[str]]:
+    """Where messages of these types are: the topics their types declare, else the name up to its first dot."""
+
+    def topics(present: Mapping[str, int]) -> frozenset[str]:
+        if types is None:
+            return frozenset(present)
+        found = {prefix.split(".", 1)[0] for prefix in types.prefixes}
+        for name in types.names:
+            kind = registry.named(name)
+            found.add(kind.topic if kind is not None else name.split(".", 1)[0])
+        for kind in registry.types.values():
+            if types.accepts(kind.name):
+                found.add(kind.topic)
+        return frozenset(found)
+
+    return topics

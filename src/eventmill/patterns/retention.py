@@ -1,0 +1,50 @@
+"""Keeping what is kept for a while bounded: trimmed topics, inbox marks, old dead letters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from eventmill.core.capabilities import Log, Store
+from eventmill.core.clock import Clock
+from eventmill.core.errors import BackendError
+from eventmill.settings import Settings
+
+log = logging.getLogger("eventmill")
+
+
+class Housekeeping:
+    """Sees to retention now and then. Any number of processes may do it at once."""
+
+    def __init__(
+        self, store: Store, broker: Log, clock: Clock, settings: Settings, retention: Mapping[str, float]
+    ) -> None:
+        self._store = store
+        self._log = broker
+        self._clock = clock
+        self._settings = settings
+        self._retention = retention
+        self._held: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Tidy until cancelled."""
+        while True:
+            try:
+                await self.tidy()
+            except BackendError as error:
+                log.warning("housekeeping waits: %s", error)
+            await self._clock.sleep(self._settings.housekeeping)
+
+    async def tidy(self) -> None:
+        """One round: trim by the declared retention, never past a group that still needs it, and say so."""
+        await self._store.prune(
+            inbox_older_than=self._settings.inbox_retention, dead_older_than=self._settings.dead_retention
+        )
+        for topic, seconds in self._retention.items():
+            trimmed = await self._log.trim(topic, older_than=seconds)
+            if trimmed.held_by is not None and self._held.get(topic) != trimmed.held_by:
+                log.warning(
+                    "topic %s is kept longer than its %g s: group %s has only come to position %s",
+                    topic, seconds, trimmed.held_by, trimmed.held_at,
+                )  # fmt: skip
+            self._held[topic] = trimmed.held_by or ""

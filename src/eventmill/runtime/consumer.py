@@ -1,0 +1,36 @@
+"""What a consumer wants, and how it wants to be treated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eventmill.core.capabilities import Types
+from eventmill.core.message import Message
+from eventmill.core.retry import RetryPolicy, exponential
+from eventmill.runtime.handler import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """One group's subscription.
+
+    types: which event types it is handed; None for all. topics: where they are looked for, out of
+    the topics there are. where: a further condition on the envelope. concurrency: how many keys at
+    a time. batch: how many messages the handler takes at most, or None for one by one.
+    timeout: seconds a handler may take. on_dead: what becomes of a dead letter's key.
+    inbox: whether repeats of a message are to be expected, and are to be dropped.
+    """
+
+    group: str
+    types: Types | None
+    topics: Callable[[Mapping[str, int]], frozenset[str]]
+    handler: Handler
+    where: Callable[[Message], bool] | None = None
+    retry: RetryPolicy = field(default_factory=exponential)
+    concurrency: int = 8
+    batch: int | None = None
+    timeout: float | None = None
+    on_dead: Literal["park", "skip"] = "park"
+    inbox: bool = False

@@ -1,0 +1,53 @@
+"""A message in a member's hands."""
+
+from __future__ import annotations
+
+from eventmill.core.capabilities import Cursor, Job
+from eventmill.core.message import Message
+from eventmill.core.tracker import Tracker
+
+
+class Holding:
+    """A partition this member holds: its claim, how far it was fetched, what is done of it."""
+
+    __slots__ = ("cursor", "draining", "fetched", "lost", "suspects", "tracker")
+
+    def __init__(self, cursor: Cursor, suspects: int) -> None:
+        self.cursor = cursor
+        self.tracker = Tracker(cursor.position, cursor.ahead)
+        self.fetched = cursor.position
+        self.draining = False
+        self.lost = False
+        self.suspects = suspects
+
+
+class Delivery:
+    """One message to handle, and the claim it is handled under: a partition's, or a job's."""
+
+    __slots__ = ("behind", "holding", "job", "message", "position", "recorded_at", "size")
+
+    def __init__(
+        self,
+        message: Message,
+        *,
+        holding: Holding | None = None,
+        job: Job | None = None,
+        position: int | None = None,
+        recorded_at: int = 0,
+        behind: bool = False,
+    ) -> None:
+        self.message = message
+        self.holding = holding
+        self.job = job
+        self.position = position
+        self.recorded_at = recorded_at
+        self.size = len(message.data) + 500
+        self.behind = behind
+
+    @property
+    def claim(self) -> Cursor | Job | None:
+        return self.job if self.holding is None else self.holding.cursor
+
+    @property
+    def attempt(self) -> int:
+        return 1 if self.job is None else self.job.attempts

@@ -1,0 +1,132 @@
+"""A user's function, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from eventmill.core.context import handling
+from eventmill.core.errors import ConfigurationError, DecodeError
+from eventmill.core.message import Message
+from eventmill.core.outcome import Ack, DeadLetter, Outcome, Retry
+from eventmill.core.registry import Registry
+from eventmill.runtime.transaction import SyncTransaction, Transaction, current
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may know about the handling itself.
+
+    idempotency_key stays the same over all attempts of the message in this group: hand it to whatever
+    outside system could otherwise be charged twice. attempt counts from 1.
+    """
+
+    group: str
+    attempt: int
+    idempotency_key: str
+    position: int | None
+
+
+class Handler:
+    """Calls a function with what its annotations ask for.
+
+    The event is the parameter annotated with an event type, or with nothing; `Message`, `Transaction`,
+    `SyncTransaction` and `Context` are given by type. With `batch` the first parameter takes a list.
+    """
+
+    def __init__(self, function: Callable[..., Any], registry: Registry, *, batch: bool) -> None:
+        self.function = function
+        self.name = function.__qualname__
+        self.sync = not inspect.iscoroutinefunction(function)
+        self.batch = batch
+        self._registry = registry
+        self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+
+    async def __call__(self, messages: Sequence[Message], transaction: Transaction, context: Context) -> Outcome:
+        """Decode, call, and say what came of it. Raises what the function raised, or DecodeError."""
+        arguments: list[object] = []
+        for want in self._wants:
+            if want == "event":
+                arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
+            elif want == "message":
+                arguments.append(list(messages) if self.batch else messages[0])
+            elif want == "transaction":
+                arguments.append(transaction)
+            elif want == "sync":
+                arguments.append(SyncTransaction(transaction, asyncio.get_running_loop()))
+            else:
+                arguments.append(context)
+        handling_token = handling.set(messages[-1])
+        current_token = current.set(transaction)
+        try:
+            if self.sync:
+                scope = copy_context()
+                result = await asyncio.get_running_loop().run_in_executor(None, scope.run, self.function, *arguments)
+            else:
+                result = await self.function(*arguments)
+        finally:
+            handling.reset(handling_token)
+            current.reset(current_token)
+            transaction.close()
+        if isinstance(result, Awaitable):
+            raise TypeError(f"{self.name} returned something to await; make it `async def`, or await it inside")
+        return result if isinstance(result, Ack | Retry | DeadLetter) else _ACK
+
+    def _decode(self, message: Message) -> object:
+        kind = self._registry.named(message.type)
+        if kind is None:
+            raise DecodeError(
+                f"{message.type}: no event type of this name is registered here; "
+                "register one, or take the `Message` itself as parameter"
+            )
+        return kind.decode(message.data, message.version)
+
+
+_ACK = Ack()
+
+_BY_TYPE: dict[object, str] = {
+    Message: "message",
+    Transaction: "transaction",
+    SyncTransaction: "sync",
+    Context: "context",
+}
+
+
+def _parameters(function: Callable[..., Any], *, batch: bool, sync: bool) -> tuple[list[str], object]:
+    """What each parameter wants, and the annotation of the event parameter (None without one)."""
+    name = function.__qualname__
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise ConfigurationError(
+            f"{name}: an annotation cannot be resolved: {error}; import the name it uses"
+        ) from error
+    wants: list[str] = []
+    event: object = None
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigurationError(f"{name}: parameter {parameter.name!r} must be a plain positional parameter")
+        hint = hints.get(parameter.name)
+        if batch and typing.get_origin(hint) in (list, Sequence):
+            (hint,) = typing.get_args(hint)
+        elif batch and hint is not None and _BY_TYPE.get(hint) in (None, "message"):
+            raise ConfigurationError(f"{name}: with batch=, {parameter.name!r} takes list[…], not {hint}")
+        want = _BY_TYPE.get(hint, "event")
+        if want == "event":
+            if "event" in wants:
+                raise ConfigurationError(
+                    f"{name}: {parameter.name!r} is a second event parameter; annotate it as "
+                    "Message, Transaction, SyncTransaction or Context, or remove it"
+                )
+            event = hint
+        if want == "transaction" and sync:
+            raise ConfigurationError(f"{name} is a plain `def`: annotate {parameter.name!r} as SyncTransaction")
+        if want == "sync" and not sync:
+            raise ConfigurationError(f"{name} is `async def`: annotate {parameter.name!r} as Transaction")
+        wants.append(want)
+    return wants, event

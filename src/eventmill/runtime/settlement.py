@@ -1,0 +1,232 @@
+"""What becomes of deliveries: handled, tried again later, or dead; each in one commit with its mark."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from eventmill.core.capabilities import Fence, Job, JobError, Store, Unit
+from eventmill.core.clock import Clock
+from eventmill.core.envelope import Envelopes
+from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError
+from eventmill.core.outcome import Ack, DeadLetter, Outcome, Retry
+from eventmill.runtime.consumer import Consumer
+from eventmill.runtime.delivery import Delivery, Holding
+from eventmill.runtime.handler import Context
+from eventmill.runtime.transaction import Transaction
+
+log = logging.getLogger("eventmill")
+
+TRACE_BYTES = 8_000
+
+Durable = asyncio.Future[object]
+Settled = Callable[[Sequence[Delivery], Durable], None]
+
+
+class Settlement:
+    """Runs a consumer's handler and stores the outcome.
+
+    One rule everywhere: done when the handler's commit succeeded, otherwise retried, finally
+    dead-lettered. A message that must wait becomes a job, and its partition goes on.
+    """
+
+    def __init__(
+        self, consumer: Consumer, store: Store, envelopes: Envelopes, clock: Clock, rng: random.Random
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._envelopes = envelopes
+        self._clock = clock
+        self._rng = rng
+
+    async def handle(
+        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
+    ) -> list[tuple[Delivery, Durable]]:
+        """Handle deliveries as one unit; returns those that became jobs, with the commit that makes them so.
+
+        Raises LeaseLostError and BackendError: then nothing was settled.
+        """
+        first = deliveries[0]
+        if first.job is not None and first.job.crashed and first.attempt > self._consumer.retry.attempts:
+            killed = first.attempt - 1
+            reason = DeadLetter(f"the process handling it died, {killed} times")
+            return [(first, await self._give_up(first, fence, settled, reason, None))]
+        unit = self._store.unit(first.claim, fence)
+        error: BaseException | None = None
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._call(deliveries, unit)
+            if isinstance(outcome, Ack):
+                self._mark(unit, deliveries)
+                durable = asyncio.ensure_future(await unit.finish())
+                settled(deliveries, durable)
+                return []
+            await unit.discard()
+        except (LeaseLostError, BackendError):
+            await unit.discard()
+            raise
+        except KeyboardInterrupt:
+            await unit.discard()
+            raise
+        except DuplicateError:
+            await unit.discard()
+            return await self._duplicate(deliveries, fence, settled)
+        except BaseException as raised:
+            await unit.discard()
+            task = asyncio.current_task()
+            if isinstance(raised, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # we are stopping: interrupted is not failed, and spends no attempt
+            error = raised
+        if len(deliveries) > 1:
+            # Which of them failed? Each by itself will show.
+            jobs: list[tuple[Delivery, Durable]] = []
+            for delivery in deliveries:
+                if delivery.message.lane is not None and any(d.message.lane == delivery.message.lane for d, _ in jobs):
+                    jobs.append((delivery, await self.set_aside(delivery, fence, settled)))
+                else:
+                    jobs += await self.handle([delivery], fence, settled)
+            return jobs
+        return [(first, await self._failed(first, fence, settled, outcome, error))]
+
+    async def _call(self, deliveries: Sequence[Delivery], unit: Unit) -> Outcome:
+        consumer = self._consumer
+        first = deliveries[0]
+        context = Context(
+            consumer.group, first.attempt, f"{consumer.group}:{first.message.source}:{first.message.id}", first.position
+        )
+        transaction = Transaction(unit, self._envelopes)
+        messages = [delivery.message for delivery in deliveries]
+        if consumer.where is not None:
+            # Asked again, because a predicate that raises is a failure of the message like any other.
+            messages = [message for message in messages if consumer.where(message)]
+            if not messages:
+                return Ack()
+        if consumer.timeout is None:
+            return await consumer.handler(messages, transaction, context)
+        async with asyncio.timeout(consumer.timeout):
+            return await consumer.handler(messages, transaction, context)
+
+    def _mark(self, unit: Unit, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if delivery.job is not None:
+                unit.settle(delivery.job)
+            elif delivery.holding is not None and delivery.position is not None:
+                unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
+            if self._consumer.inbox:
+                unit.receive(self._consumer.group, delivery.message)
+
+    async def _duplicate(
+        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
+    ) -> list[tuple[Delivery, Durable]]:
+        """Somebody of the group has handled it already: only the mark is left to do."""
+        if len(deliveries) > 1:
+            results: list[tuple[Delivery, Durable]] = []
+            for delivery in deliveries:
+                results += await self.handle([delivery], fence, settled)
+            return results
+        (delivery,) = deliveries
+        unit = self._store.unit(delivery.claim, fence)
+        if delivery.job is not None:
+            unit.settle(delivery.job)
+        elif delivery.holding is not None and delivery.position is not None:
+            unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
+        settled(deliveries, asyncio.ensure_future(await unit.finish()))
+        return []
+
+    async def _failed(
+        self, delivery: Delivery, fence: Fence, settled: Settled, outcome: Outcome | None, error: BaseException | None
+    ) -> Durable:
+        if outcome is None and error is not None:
+            age = max(0.0, self._clock.now() - delivery.recorded_at / 1000)
+            outcome = self._consumer.retry.decide(delivery.attempt, error, age, self._rng.random())
+        elif isinstance(outcome, Retry) and delivery.attempt >= self._consumer.retry.attempts:
+            outcome = DeadLetter(
+                f"asked for a retry after {delivery.attempt} of {self._consumer.retry.attempts} attempts"
+            )
+        if isinstance(outcome, DeadLetter):
+            return await self._give_up(delivery, fence, settled, outcome, error)
+        after = outcome.after if isinstance(outcome, Retry) else 0.0
+        due = int((self._clock.now() + after) * 1000)
+        failure = self._failure(delivery, error, "the handler asked for a retry")
+        log.info(
+            "%s: %s %s failed (attempt %d), again in %.1f s: %s",
+            self._consumer.group, delivery.message.type, delivery.message.id, delivery.attempt, after, failure.error,
+        )  # fmt: skip
+        unit = self._store.unit(delivery.claim, fence)
+        if delivery.job is not None:
+            unit.settle(_with(delivery.job, failure), retry_at=due)
+        else:
+            self._to_job(unit, delivery, self._job(delivery, attempts=1, due=due, errors=[failure]))
+        return self._finished(delivery, await unit.finish(), settled)
+
+    async def _give_up(
+        self, delivery: Delivery, fence: Fence, settled: Settled, outcome: DeadLetter, error: BaseException | None
+    ) -> Durable:
+        """Dead-letter: kept, with its causes; the key waits behind it unless the consumer says `skip`."""
+        failure = self._failure(delivery, error, outcome.reason, reason=outcome.reason)
+        log.error(
+            "%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, failure.error
+        )
+        unit = self._store.unit(delivery.claim, fence)
+        parks = self._consumer.on_dead == "park"
+        if delivery.job is not None:
+            dead = _with(delivery.job, failure)
+            unit.settle(dead if parks else msgspec.structs.replace(dead, lane=None), dead=True)
+        else:
+            job = self._job(delivery, attempts=1, due=int(self._clock.now() * 1000), errors=[failure])
+            job = msgspec.structs.replace(job, state="dead", lane=job.lane if parks else None)
+            self._to_job(unit, delivery, job)
+        return self._finished(delivery, await unit.finish(), settled)
+
+    async def set_aside(self, delivery: Delivery, fence: Fence, settled: Settled) -> Durable:
+        """Make a job of a message without trying it: behind its key, or due at once where that is free."""
+        unit = self._store.unit(delivery.claim, fence)
+        self._to_job(unit, delivery, self._job(delivery, attempts=0, due=int(self._clock.now() * 1000), errors=[]))
+        return self._finished(delivery, await unit.finish(), settled)
+
+    async def note(self, holding: Holding, fence: Fence) -> None:
+        """Store how far a partition was looked through."""
+        unit = self._store.unit(holding.cursor, fence)
+        unit.mark(holding.cursor, holding.tracker, holding.tracker.position)
+        await (await unit.finish())
+
+    def _to_job(self, unit: Unit, delivery: Delivery, job: Job) -> None:
+        unit.send([job])
+        if delivery.holding is not None and delivery.position is not None:
+            unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
+
+    def _finished(self, delivery: Delivery, end: Awaitable[object], settled: Settled) -> Durable:
+        durable: Durable = asyncio.ensure_future(end)
+        settled([delivery], durable)
+        return durable
+
+    def _job(self, delivery: Delivery, *, attempts: int, due: int, errors: list[JobError]) -> Job:
+        return Job(
+            queue=self._consumer.group,
+            message=delivery.message,
+            due=due,
+            lane=delivery.message.lane,
+            attempts=attempts,
+            position=delivery.position,
+            partition=delivery.holding.cursor.partition if delivery.holding is not None else None,
+            recorded_at=delivery.recorded_at,
+            errors=errors,
+        )
+
+    def _failure(
+        self, delivery: Delivery, error: BaseException | None, otherwise: str, *, reason: str | None = None
+    ) -> JobError:
+        text = otherwise if error is None else f"{type(error).__name__}: {error}"
+        if reason is not None and error is not None and reason not in text:
+            text = f"{text} ({reason})"
+        trace = "" if error is None else "".join(traceback.format_exception(error))[-TRACE_BYTES:]
+        return JobError(at=int(self._clock.now() * 1000), attempt=delivery.attempt, error=text[:2000], trace=trace)
+
+
+def _with(job: Job, failure: JobError) -> Job:
+    return msgspec.structs.replace(job, errors=[*job.errors, failure][-20:])

@@ -1,0 +1,425 @@
+"""One member of a consumer group: leases, fetching, and the order of things."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from eventmill.core.capabilities import Fence, Job, Log, Store
+from eventmill.core.clock import Clock
+from eventmill.core.errors import BackendError, LeaseLostError
+from eventmill.core.message import Partition, Recorded
+from eventmill.runtime.consumer import Consumer
+from eventmill.runtime.delivery import Delivery, Holding
+from eventmill.runtime.dispatcher import Dispatcher
+from eventmill.runtime.heartbeat import Heartbeat
+from eventmill.runtime.settlement import Settlement
+
+log = logging.getLogger("eventmill")
+
+PAGE = 256
+SUSPECTS = 64
+"""Messages of an abandoned partition that are retried one by one, because one of them may be what killed its holder."""
+
+GENERATION_EVERY = 0.25
+DUE_EVERY = 0.05
+RESTART_FIRST, RESTART_CAP = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one member holds at a time. lease and grace in seconds."""
+
+    lease: float
+    prefetch: int
+    prefetch_bytes: int
+
+
+class Subscription:
+    """Takes its share of the partitions, fetches, dispatches, and keeps the cursors.
+
+    It ends only when told to. Whatever fails under it (a full disk, a locked file, a lost lease)
+    makes it start again from the stored cursors, under a new name and fence.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        source: Log,
+        store: Store,
+        settlement: Settlement,
+        heartbeat: Heartbeat,
+        clock: Clock,
+        limits: Limits,
+        member: str,
+    ) -> None:
+        self.consumer = consumer
+        self.handled = 0
+        self._source = source
+        self._store = store
+        self._settlement = settlement
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._limits = limits
+        self._member = member
+        self._epochs = count(1)
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._fence = Fence(consumer.group, member)
+        self._holdings: dict[Partition, Holding] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._blocked: dict[str, asyncio.Future[object]] = {}
+        self._exclusive: Job | None = None
+        self._batch_end: tuple[asyncio.Future[object], list[Delivery]] | None = None
+
+    def stop(self) -> None:
+        """Fetch nothing more; `run` returns when what is in hand is finished."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve until stopped."""
+        pause = RESTART_FIRST
+        while not self._stopping:
+            started = self._clock.now()
+            try:
+                await self._serve()
+            except (BackendError, LeaseLostError) as error:
+                pause = RESTART_FIRST if self._clock.now() - started > 60 else min(pause * 2, RESTART_CAP)
+                log.warning("%s starts again in %.1f s: %s", self.consumer.group, pause, error)
+                await self._pause(pause)
+
+    async def _pause(self, seconds: float) -> None:
+        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
+        self._wake.clear()
+        waits = [sleep, asyncio.ensure_future(self._wake.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _serve(self) -> None:
+        """One membership, from joining to leaving."""
+        member = f"{self._member}.{next(self._epochs)}"
+        self._fence = Fence(self.consumer.group, member)
+        self._holdings = {}
+        self._blocked = {}
+        self._in_flight = self._in_flight_bytes = 0
+        self._exclusive = None
+        self._batch_end = None
+        self._dispatcher = Dispatcher(self._handle, concurrency=self.consumer.concurrency, batch=self.consumer.batch)
+        self._heartbeat.add(member)
+        watch = asyncio.create_task(self._watch())
+        clean = False
+        try:
+            await self._loop(member)
+            clean = True
+        finally:
+            watch.cancel()
+            if not clean:
+                self._fence.valid = False
+            await self._dispatcher.close()
+            self._heartbeat.remove(member)
+            try:
+                await self._store.release(self.consumer.group, member, None)
+            except BackendError as error:
+                log.warning("%s: leases are left to run out: %s", self.consumer.group, error)
+
+    async def _watch(self) -> None:
+        seen = -1
+        while True:
+            seen = await self._source.changed(seen, GENERATION_EVERY)
+            self._wake.set()
+
+    async def _loop(self, member: str) -> None:
+        assert self._dispatcher is not None
+        loop = asyncio.get_running_loop()
+        generation = -1
+        balance_at = generation_at = due_at = 0.0
+        while True:
+            self._wake.clear()
+            self._dispatcher.check()
+            if not self._fence.valid:
+                raise LeaseLostError(f"{member} was refused by the store")
+            if self._stopping:
+                self._drop(self._dispatcher.abandon())
+                if self._in_flight == 0 and self._dispatcher.empty:
+                    return
+                await self._wake.wait()
+                continue
+            now = loop.time()
+            if now >= generation_at:
+                generation_at = now + GENERATION_EVERY
+                seen = await self._store.generation(self.consumer.group)
+                if now >= balance_at or seen != generation:
+                    await self._balance(member)
+                    generation = await self._store.generation(self.consumer.group)
+                    balance_at = now + self._limits.lease / 3
+            if any(holding.draining for holding in self._holdings.values()):
+                await self._give_back(member)
+            busy = False
+            if self._exclusive is None:
+                busy = await self._fetch()
+                if now >= due_at:
+                    due_at = now + DUE_EVERY
+                    busy = await self._claim(member) or busy
+            else:
+                self._run_exclusive()
+            if not busy:
+                await self._wake.wait()
+
+    # Partitions
+
+    async def _partitions(self) -> list[Partition]:
+        topics = await self._source.topics()
+        wanted = self.consumer.topics(topics)
+        return [Partition(topic, number) for topic in sorted(wanted) for number in range(topics.get(topic, 0))]
+
+    async def _balance(self, member: str) -> None:
+        group = self.consumer.group
+        partitions = await self._partitions()
+        await self._store.enroll(group, self.consumer.types, partitions)
+        balance = await self._store.balance(group, member, partitions, self._limits.lease)
+        for partition, holding in list(self._holdings.items()):
+            if balance.held.get(partition) != holding.cursor.token:
+                holding.lost = True
+                del self._holdings[partition]
+        for cursor in balance.acquired:
+            self._holdings[cursor.partition] = Holding(cursor, SUSPECTS if cursor.abandoned else 0)
+        unknown = [partition for partition in balance.held if partition not in self._holdings]
+        if unknown:
+            # Held by this name, yet not known here: give it back rather than leave it unread.
+            await self._store.release(group, member, unknown)
+        for partition, holding in self._holdings.items():
+            holding.draining = partition in balance.surplus
+        await self._keep_idle_cursors()
+
+    async def _give_back(self, member: str) -> None:
+        done = [
+            partition
+            for partition, holding in self._holdings.items()
+            if holding.draining and holding.tracker.in_flight == 0
+        ]
+        if done:
+            for partition in done:
+                del self._holdings[partition]
+            await self._store.release(self.consumer.group, member, done)
+
+    async def _keep_idle_cursors(self) -> None:
+        """Note how far the log was looked through where nothing was to be handled: else trimming waits for it."""
+        reported = {}
+        for partition, holding in self._holdings.items():
+            before = holding.tracker.position
+            if holding.tracker.in_flight == 0 and holding.tracker.cursor()[0] > before:
+                await self._settlement.note(holding, self._fence)
+            reported[partition] = holding.tracker.position
+        if self.consumer.inbox and reported:
+            await self._source.report(self.consumer.group, reported)
+
+    # Fetching
+
+    async def _fetch(self) -> bool:
+        room = self._limits.prefetch - self._in_flight
+        room_bytes = self._limits.prefetch_bytes - self._in_flight_bytes
+        if room * 2 < self._limits.prefetch or room_bytes <= 0:
+            return False
+        after = {partition: holding.fetched for partition, holding in self._holdings.items() if not holding.draining}
+        page = await self._source.read(after, limit=min(room, PAGE), max_bytes=room_bytes, types=self.consumer.types)
+        if not page.after:
+            return False
+        await self._take(page.messages)
+        for partition, position in page.after.items():
+            holding = self._holdings.get(partition)
+            if holding is not None:
+                holding.fetched = position
+                holding.tracker.scanned(position)
+        return True
+
+    async def _take(self, messages: Sequence[Recorded]) -> None:
+        """Sort out what was read: what is new is dispatched, what must wait is sent behind its key."""
+        assert self._dispatcher is not None
+        fresh: list[Delivery] = []
+        suspects: list[Delivery] = []
+        for recorded in messages:
+            holding = self._holdings.get(recorded.partition)
+            if holding is None or not holding.tracker.start(recorded.position):
+                continue
+            if not self._wanted(recorded):
+                holding.tracker.done(recorded.position)
+                continue
+            delivery = Delivery(
+                recorded.message,
+                holding=holding,
+                position=recorded.position,
+                recorded_at=recorded.recorded_at,
+            )
+            if holding.suspects:
+                holding.suspects -= 1
+                suspects.append(delivery)
+            else:
+                fresh.append(delivery)
+        if self.consumer.inbox:
+            fresh = await self._drop_repeats(fresh)
+            suspects = await self._drop_repeats(suspects)
+        waiting = await self._waiting(
+            {delivery.message.lane for delivery in fresh} | {d.message.lane for d in suspects}
+        )
+        for delivery in fresh:
+            delivery.behind = delivery.message.lane in waiting
+        for delivery in (*suspects, *fresh):
+            self._in_flight += 1
+            self._in_flight_bytes += delivery.size
+        for delivery in suspects:
+            # In order before anything of the same key that follows.
+            await self._set_aside(delivery)
+        self._dispatcher.offer(fresh)
+
+    def _wanted(self, recorded: Recorded) -> bool:
+        if self.consumer.where is None:
+            return True
+        try:
+            return bool(self.consumer.where(recorded.message))
+        except Exception:
+            return True  # the predicate is asked again where its failure counts as the message's
+
+    async def _drop_repeats(self, deliveries: list[Delivery]) -> list[Delivery]:
+        if not deliveries:
+            return deliveries
+        known = await self._store.received(self.consumer.group, [delivery.message.id for delivery in deliveries])
+        if not known:
+            return deliveries
+        kept = []
+        for delivery in deliveries:
+            if (delivery.message.id, delivery.message.source) in known and delivery.holding and delivery.position:
+                delivery.holding.tracker.done(delivery.position)
+            else:
+                kept.append(delivery)
+        return kept
+
+    async def _waiting(self, lanes: Collection[str | None]) -> Collection[str]:
+        """Those of the lanes that have a job, by the store's word; what this member has just sent is in `_blocked`."""
+        assert self._dispatcher is not None
+        for lane, durable in list(self._blocked.items()):
+            if durable.done() and not self._dispatcher.holds(lane):
+                del self._blocked[lane]
+        return await self._store.occupied(self.consumer.group, [lane for lane in lanes if lane is not None])
+
+    # Jobs
+
+    async def _claim(self, member: str) -> bool:
+        """Take due retries, unless enough is in hand already."""
+        assert self._dispatcher is not None
+        room = self._limits.prefetch - self._in_flight
+        if room * 2 < self._limits.prefetch:
+            return False
+        jobs = await self._store.claim(self.consumer.group, member, limit=min(room, PAGE), lease=self._limits.lease)
+        if not jobs:
+            return False
+        if jobs[0].crashed:
+            # It may kill this process, too: then nothing else must have been in its hands.
+            self._exclusive = jobs[0]
+            self._run_exclusive()
+            return True
+        self._offer_jobs(jobs)
+        return True
+
+    def _run_exclusive(self) -> None:
+        assert self._dispatcher is not None
+        if self._exclusive is not None and self._in_flight == 0 and self._dispatcher.empty:
+            self._offer_jobs([self._exclusive])
+
+    def _offer_jobs(self, jobs: Sequence[Job]) -> None:
+        assert self._dispatcher is not None
+        deliveries = [
+            Delivery(job.message, job=job, position=job.position, recorded_at=job.recorded_at) for job in jobs
+        ]
+        for delivery in deliveries:
+            self._in_flight += 1
+            self._in_flight_bytes += delivery.size
+        self._dispatcher.offer(deliveries)
+
+    # Handling
+
+    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+        """Called by the dispatcher's workers, in order within a key."""
+        straight: list[Delivery] = []
+        for delivery in deliveries:
+            lane = delivery.message.lane
+            if delivery.job is None and (delivery.behind or lane in self._blocked):
+                await self._set_aside(delivery)
+            elif self.consumer.batch and delivery.job is None:
+                straight.append(delivery)
+            else:
+                await self._handle_some([delivery])
+        if straight:
+            await self._handle_some(straight)
+
+    async def _handle_some(self, deliveries: Sequence[Delivery]) -> None:
+        if not self._fence.valid or any(d.holding is not None and d.holding.lost for d in deliveries):
+            self._drop(deliveries)
+            return
+        try:
+            failed = await self._settlement.handle(deliveries, self._fence, self._settled)
+        except LeaseLostError as error:
+            log.info("%s: %s", self.consumer.group, error)
+            self._drop(deliveries)
+            self._wake.set()
+            return
+        except BackendError:
+            self._fence.valid = False
+            self._drop(deliveries)
+            raise
+        for delivery, durable in failed:
+            if delivery.message.lane is not None and delivery.job is None:
+                self._blocked[delivery.message.lane] = durable
+
+    async def _set_aside(self, delivery: Delivery) -> None:
+        """Make a job of a message: it waits behind its key, or is tried apart from others."""
+        try:
+            durable = await self._settlement.set_aside(delivery, self._fence, self._settled)
+        except LeaseLostError:
+            self._drop([delivery])
+            self._wake.set()
+            return
+        if delivery.message.lane is not None:
+            self._blocked[delivery.message.lane] = durable
+
+    # Being done
+
+    def _settled(self, deliveries: Sequence[Delivery], durable: asyncio.Future[object]) -> None:
+        """Deliveries are decided; they count as in flight until the commit."""
+        if self._batch_end is not None and self._batch_end[0] is durable:
+            self._batch_end[1].extend(deliveries)
+            return
+        ended = list(deliveries)
+        self._batch_end = (durable, ended)
+        fence = self._fence
+
+        def committed(future: asyncio.Future[object]) -> None:
+            if fence is self._fence:
+                self._committed(future, ended)
+
+        durable.add_done_callback(committed)
+
+    def _committed(self, durable: asyncio.Future[object], deliveries: Sequence[Delivery]) -> None:
+        error = None if durable.cancelled() else durable.exception()
+        if error is not None:
+            log.warning("%s: a commit failed: %s", self.consumer.group, error)
+            self._fence.valid = False
+        else:
+            self.handled += len(deliveries)
+        self._drop(deliveries)
+
+    def _drop(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._in_flight -= 1
+            self._in_flight_bytes -= delivery.size
+            if delivery.job is not None and delivery.job is self._exclusive:
+                self._exclusive = None
+        if self._in_flight * 2 <= self._limits.prefetch or self._stopping:
+            self._wake.set()

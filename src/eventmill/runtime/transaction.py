@@ -1,0 +1,108 @@
+"""The transaction as handlers and callers see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import TypeVar
+
+from eventmill.core.capabilities import Document, Rows, SqlParameters, Unit
+from eventmill.core.envelope import Envelopes
+from eventmill.core.errors import OutsideTransactionError
+
+T = TypeVar("T")
+
+current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
+"""The transaction that the running handler, or `async with app.transaction()`, stands in."""
+
+
+class Transaction:
+    """Your own SQL, and the messages that leave only if it commits.
+
+    Everything in one transaction is one commit: rows, messages, documents and, in a handler, the
+    mark that the message was handled. Statements see each other at once. On SQLite they hold the
+    write lock of the file from the first one on: do slow things before it.
+    """
+
+    __slots__ = ("_envelopes", "_open", "_unit", "execute", "executemany")
+
+    def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
+        self._unit = unit
+        self._envelopes = envelopes
+        self._open = True
+        self.execute: Callable[..., Awaitable[Rows]] = unit.execute
+        """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
+        self.executemany: Callable[[str, Sequence[SqlParameters]], Awaitable[int]] = unit.executemany
+        """Run one statement for many rows; returns how many rows it changed."""
+
+    def publish(self, *events: object) -> None:
+        """Publish when, and only when, this transaction commits."""
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
+        self._unit.append([self._envelopes(event) for event in events])
+
+    async def get(self, key: str) -> Document | None:
+        """The document under a key, as this transaction sees it."""
+        return await self._unit.get(key)
+
+    def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
+        """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.
+
+        With `expected`, the transaction ends with ConflictError where another version is found.
+        """
+        self._unit.put(key, data, expected=expected)
+
+    def belongs_to(self, envelopes: Envelopes) -> bool:
+        """Whether this transaction is of the app whose envelopes these are."""
+        return self._envelopes is envelopes
+
+    @property
+    def open(self) -> bool:
+        """Whether the transaction still takes work."""
+        return self._open
+
+    @property
+    def unit(self) -> Unit:
+        """The backend's own unit of work."""
+        return self._unit
+
+    def close(self) -> None:
+        """Take no more work; the runtime calls this when the handler has returned."""
+        self._open = False
+
+
+class SyncTransaction:
+    """The same for `def` handlers and scripts: every statement is a call to the event loop and back."""
+
+    __slots__ = ("_loop", "_transaction")
+
+    def __init__(self, transaction: Transaction, loop: asyncio.AbstractEventLoop) -> None:
+        self._transaction = transaction
+        self._loop = loop
+
+    def _call(self, make: Callable[[], Awaitable[T]]) -> T:
+        async def run() -> T:
+            return await make()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        """Run one statement; `?` or `:name` mark parameters on every backend."""
+        return self._call(lambda: self._transaction.execute(sql, parameters))
+
+    def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
+        """Run one statement for many rows; returns how many rows it changed."""
+        return self._call(lambda: self._transaction.executemany(sql, rows))
+
+    def publish(self, *events: object) -> None:
+        """Publish when, and only when, this transaction commits."""
+        self._transaction.publish(*events)
+
+    def get(self, key: str) -> Document | None:
+        """The document under a key, as this transaction sees it."""
+        return self._call(lambda: self._transaction.get(key))
+
+    def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
+        """Store a document when this commits; None deletes it."""
+        self._transaction.put(key, data, expected=expected)

@@ -1,0 +1,82 @@
+"""A synchronous face for scripts and web frameworks: one event loop in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from eventmill.app import App
+from eventmill.core.errors import ConfigurationError
+from eventmill.runtime.transaction import SyncTransaction
+
+T = TypeVar("T")
+
+
+class SyncApp:
+    """Use an App without `await`: `with SyncApp(app) as client: client.publish(OrderPlaced(…))`.
+
+    Safe to call from any number of threads. It publishes and opens transactions; handling messages is
+    `eventmill run`'s work.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        loop = asyncio.new_event_loop()
+        self._loop = loop
+        self._thread = threading.Thread(target=loop.run_forever, name="eventmill", daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._app.open())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._call(self._app.close())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise ConfigurationError("use SyncApp inside `with SyncApp(app) as client:`")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def publish(self, *events: object) -> Sequence[int]:
+        """Publish events; returns their positions when they are durable. See `App.publish`."""
+        return self._call(self._app.publish(*events))
+
+    @contextmanager
+    def transaction(self) -> Iterator[SyncTransaction]:
+        """One transaction of your own SQL and your messages; see `App.transaction`."""
+        if self._loop is None:
+            raise ConfigurationError("use SyncApp inside `with SyncApp(app) as client:`")
+        loop = self._loop
+        manager = self._app.transaction()
+        transaction = self._call(manager.__aenter__())
+        try:
+            yield SyncTransaction(transaction, loop)
+        except BaseException as error:
+            self._call(manager.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._call(manager.__aexit__(None, None, None))

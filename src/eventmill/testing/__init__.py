@@ -1,0 +1,1 @@
+"""What tests need: the conformance suites that every backend must pass."""

@@ -1,0 +1,30 @@
+"""SQLite, held to the same suites as all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eventmill.backends.sqlite.backend import SqliteBackend
+from eventmill.core.clock import Clock
+from eventmill.testing.conformance import (
+    Features,
+    LogConformance,
+    PublisherConformance,
+    StoreConformance,
+)
+
+
+class OnSqlite:
+    features = Features(durable=True, shared=True, manual_clock=True)
+
+    def open(self, place: Path, clock: Clock) -> SqliteBackend:
+        return SqliteBackend(str(place / "shop.db"), clock)
+
+
+class TestPublisher(OnSqlite, PublisherConformance[SqliteBackend]): ...
+
+
+class TestLog(OnSqlite, LogConformance): ...
+
+
+class TestStore(OnSqlite, StoreConformance): ...
