@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eventmill.app import App
 from eventmill.backends.memory import MemoryBackend
 from eventmill.core.clock import Clock
+from eventmill.settings import Settings
 from eventmill.testing.conformance import (
     Features,
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    SubscriberConformance,
 )
-
-FEATURES = Features(durable=False, shared=True, manual_clock=True)
 
 
 class OnMemory:
-    features = FEATURES
+    features = Features(durable=False, shared=True, manual_clock=True)
 
     def open(self, place: Path, clock: Clock) -> MemoryBackend:
         return MemoryBackend(clock, name=str(place))
@@ -30,3 +31,8 @@ class TestLog(OnMemory, LogConformance): ...
 
 
 class TestStore(OnMemory, StoreConformance): ...
+
+
+class TestSubscriber(OnMemory, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"memory://{place}", name="conformance", settings=settings)

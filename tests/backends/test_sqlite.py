@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eventmill.app import App
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.core.clock import Clock
+from eventmill.settings import Settings
 from eventmill.testing.conformance import (
     Features,
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    SubscriberConformance,
 )
 
 
@@ -28,3 +31,8 @@ class TestLog(OnSqlite, LogConformance): ...
 
 
 class TestStore(OnSqlite, StoreConformance): ...
+
+
+class TestSubscriber(OnSqlite, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)

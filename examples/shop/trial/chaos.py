@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 SETTLED = 0.7
 """Seconds after its start from which a worker counts as working."""
 
+ENOUGH = 3
+"""Kills without which even the shortest trial would prove little."""
+
 PAUSED = 1.6
 """How long a worker is stopped, in leases: it wakes when others have long taken over."""
 
@@ -19,12 +22,13 @@ class Chaos:
     """Strikes about every 0.6 seconds: mostly SIGKILL, sometimes SIGSTOP past the lease and SIGCONT.
 
     One other worker at least is left at work where there are several; at most one is paused at a
-    time. pids: the live workers, who are somebody else's to restart. lease: seconds.
+    time. pids: the live workers, who are somebody else's to restart. lease: seconds. `enough` is set once a few were killed.
     """
 
     def __init__(self, seed: int, pids: Callable[[], Sequence[int]], lease: float) -> None:
         self.kills = 0
         self.pauses = 0
+        self.enough = asyncio.Event()
         self._random = random.Random(f"chaos {seed}")  # noqa: S311 - repeatable is the point
         self._pids = pids
         self._lease = lease
@@ -79,6 +83,8 @@ class Chaos:
         if not _send(pid, signal.SIGKILL):
             return False
         self.kills += 1
+        if self.kills >= ENOUGH:
+            self.enough.set()
         self._killed.add(pid)
         self._paused.pop(pid, None)
         del self._since[pid]

@@ -93,9 +93,9 @@ class Desk:
         after = 0
         while True:
             query = (
-                f"SELECT * FROM {table} WHERE n > ? ORDER BY n LIMIT {PAGE}"
+                f"SELECT * FROM {table} WHERE n > ? ORDER BY n LIMIT {PAGE}"  # noqa: S608 - names from the lists above
                 if ledger
-                else f"SELECT * FROM {table} ORDER BY {KEYS[table]} LIMIT {PAGE} OFFSET ?"
+                else f"SELECT * FROM {table} ORDER BY {KEYS[table]} LIMIT {PAGE} OFFSET ?"  # noqa: S608 - likewise
             )
             async with app.transaction() as tx:
                 rows = await tx.execute(query, (after,))
@@ -115,5 +115,5 @@ class Desk:
     def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         marks = ", ".join("?" * len(columns))
         self.sql.execute("BEGIN")
-        self.sql.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+        self.sql.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)  # noqa: S608
         self.sql.execute("COMMIT")

@@ -80,8 +80,8 @@ async def drained(seen: Callable[[int], None]) -> dict[str, int]:
             progressed = loop.time()
         elif loop.time() - progressed > STALLED:
             return rest
-        # Counting a long backlog takes the workers' time, too: spend a tenth on it at most.
-        await asyncio.sleep(max(0.1, 9 * (loop.time() - began)))
+        # Counting a long backlog takes the workers' time, too: spend a fifth on it at most.
+        await asyncio.sleep(min(2.0, max(0.1, 4 * (loop.time() - began))))
 
 
 async def dead() -> tuple[int, list[str]]:

@@ -72,6 +72,7 @@ class Records:
                 yield line.text
             unclosed = True
 
+        flaw: str | None
         try:
             fields = next(csv.reader(text()))
         except csv.Error as error:

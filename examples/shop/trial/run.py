@@ -26,8 +26,6 @@ T = TypeVar("T")
 AFTERMATH = 20.0
 """For how many seconds after the last order chaos goes on at most, while there is work."""
 
-FEWEST_KILLS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -152,8 +150,7 @@ async def _aftermath(chaos: Chaos, screen: Screen) -> None:
     with suppress(TimeoutError), screen.bar("handling under chaos", 1000) as show:
         async with asyncio.timeout(AFTERMATH):
             await drained(_falling(show))
-    while chaos.kills < FEWEST_KILLS:
-        await asyncio.sleep(0.1)
+    await chaos.enough.wait()
 
 
 def _falling(show: Callable[[int], None]) -> Callable[[int], None]:

@@ -89,8 +89,9 @@ VIOLATIONS = {
                                       EXCEPT SELECT customer, spent FROM paid))
     """,
     "customer-differs-from-ledger": """
-        SELECT count(*) FROM customer_customers AS c
-        WHERE spent IS NOT (SELECT sum(amount) FROM customer_entries AS e WHERE e.customer = c.customer)
+        WITH ledger AS (SELECT customer, sum(amount) AS spent FROM customer_entries GROUP BY customer)
+        SELECT (SELECT count(*) FROM (SELECT * FROM ledger EXCEPT SELECT customer, spent FROM customer_customers))
+             + (SELECT count(*) FROM (SELECT customer, spent FROM customer_customers EXCEPT SELECT * FROM ledger))
     """,
     "customer-not-in-view": """
         SELECT (SELECT count(*) FROM customer_customers) <> (SELECT count(*) FROM orders_view_accounts)

@@ -31,13 +31,14 @@ def connect(url: str, clock: Clock | None = None, *, readonly: bool = False) -> 
     """The backend of a URL, not yet open.
 
     `sqlite:///orders.db` is a path relative to the current folder, `sqlite:////var/lib/orders.db` an absolute
-    one; options: `synchronous=full|normal`, `busy_timeout=SECONDS`. `memory://` lives as long as it is open.
+    one; options: `synchronous=full|normal`, `busy_timeout=SECONDS`. `memory://` is the App's own;
+    backends of one `memory://NAME` share it within one event loop.
     Raises ConfigurationError for anything it does not know.
     """
     clock = clock or SystemClock()
     parts = urlsplit(url)
     if parts.scheme == "memory":
-        return MemoryBackend(clock)
+        return MemoryBackend(clock, name=unquote(parts.netloc + parts.path) or None)
     if parts.scheme != "sqlite":
         known = "sqlite:///file.db or memory://"
         raise ConfigurationError(

@@ -19,7 +19,6 @@ from typing import Any
 import click
 
 import eventmill
-from eventmill.core.errors import BackendError, EventmillError
 from eventmill.runtime.parent import end_with_parent
 from eventmill.runtime.service import Service
 
@@ -179,11 +178,6 @@ def _interruptible(work: Any, refusals: tuple[type[Exception], ...]) -> dict[str
         click.echo("terminated; the workers are stopped", err=True)
         sys.exit(143)
     except refusals as error:
-        raise click.ClickException(str(error)) from error
-    except BackendError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(69)
-    except EventmillError as error:
         raise click.ClickException(str(error)) from error
 
 

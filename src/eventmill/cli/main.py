@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 import click
 
+from eventmill import __version__
 from eventmill.cli.output import safe
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError, EventmillError
 
@@ -71,7 +72,7 @@ def _complain(error: EventmillError) -> None:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("eventmill"), prog_name="eventmill")
+@click.version_option(__version__, prog_name="eventmill")
 def cli() -> None:
     """Event-driven architecture on one log and one transaction.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import islice
@@ -40,7 +41,7 @@ def publish(target: str, name: str, data: str | None, key: str | None, any_type:
     Lines are stored 500 at a time; at a bad one, which is named, publishing stops.
     """
     if data is None:
-        lines: Iterable[bytes] = click.get_binary_stream("stdin")
+        lines: Iterable[bytes] = sys.stdin.buffer
     else:
         lines = [data.encode("utf-8", "surrogateescape")]
     positions = asyncio.run(_publish(target, name, lines, key, any_type))

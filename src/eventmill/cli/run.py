@@ -10,15 +10,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from importlib import metadata
+from itertools import count
 
 import click
 
+from eventmill import __version__
 from eventmill.app import App
 from eventmill.backends.memory import MemoryBackend
 from eventmill.cli.groups import patterns
 from eventmill.cli.output import counted, note, safe
-from eventmill.cli.parameters import Processes
+from eventmill.cli.parameters import processes as bounds
 from eventmill.cli.target import load_apps
 from eventmill.core.errors import ConfigurationError
 from eventmill.patterns.relay import RELAY
@@ -35,7 +36,8 @@ LAST_WORDS = 5.0
 @click.argument("targets", metavar="APP...", nargs=-1, required=True)
 @click.option(
     "--processes",
-    type=Processes(),
+    type=bounds,
+    metavar="N|LOW..HIGH",
     default="1",
     show_default=True,
     help="Worker processes: a number, or bounds (1..4) between which their number follows the backlog.",
@@ -51,9 +53,7 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
     """
     apps = load_apps(targets)
     seconds = max(app.settings.grace for app in apps) if grace is None else grace
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s"
-    )
+    _log_to_terminal()
     end_with_parent(seconds + LAST_WORDS)
     if not worker:
         _introduce(apps, targets, processes)
@@ -65,11 +65,25 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
         raise SystemExit(code)
 
 
+class _Plain(logging.Formatter):
+    """Log lines quote errors, and errors quote what strangers published: nothing of it may steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record), lines=True)
+
+
+def _log_to_terminal() -> None:
+    """Show what happens, unless the App's own module has set up logging already."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Plain("%(asctime)s %(process)d %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
 def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int, int]) -> None:
     """The first screen: what is handled, where it is kept, where to look."""
     low, high = processes
     workers = f"{low} to {high} processes" if low < high else counted(low, "process", "processes")
-    note(f"eventmill {metadata.version('eventmill')}, {workers}, pid {os.getpid()}")
+    note(f"eventmill {__version__}, {workers}, pid {os.getpid()}")
     for app in apps:
         note(f"\n{safe(app.name)}")
         note(f"  store   {app.store!r}")
@@ -108,11 +122,15 @@ async def _supervise(apps: Sequence[App], targets: Sequence[str], processes: tup
             on_death=bury,
         )
         stop = asyncio.Event()
+        signals = count(1)
 
         def stopping() -> None:
-            if stop.is_set():
-                supervisor.kill()
+            number = next(signals)
             stop.set()
+            if number == 2:
+                supervisor.hurry()
+            elif number > 2:
+                supervisor.kill()
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

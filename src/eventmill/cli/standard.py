@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 
@@ -20,6 +22,6 @@ def confirm(what: str, *, yes: bool) -> None:
     """Ask before something that cannot be undone; where nobody can answer, `--yes` must have been given."""
     if yes:
         return
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise click.UsageError(f"{what}: this cannot be undone; add --yes to do it")
     click.confirm(f"{what}. Go on?", abort=True, err=True)

@@ -40,8 +40,9 @@ def _load(target: str) -> list[App]:
     if is_url(target):
         raise ConfigurationError(f"{target}: an App is needed here (module:attribute), not the URL of a store")
     name, colon, path = target.partition(":")
-    if not all(part.isidentifier() for part in name.split(".")) or (colon and not path):
-        hint = f"; for a file write {_dotted(name)}" if name.endswith(".py") or "/" in name else ""
+    file = name.endswith(".py") or "/" in name
+    if file or not all(part.isidentifier() for part in name.split(".")) or (colon and not path):
+        hint = f"; for a file write {_dotted(name)}" if file else ""
         raise ConfigurationError(f"{target!r} is no import string: write module:attribute, such as shop:app{hint}")
     module = _import(name, target)
     return _apps(_attribute(module, path, target), target) if path else _only(module, target)
@@ -123,9 +124,10 @@ def _apps(value: object, target: str) -> list[App]:
             raise
         except Exception as error:
             raise ConfigurationError(f"{target}: calling it failed: {type(error).__name__}: {error}") from error
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    for one in values:
+    apps: list[App] = []
+    for one in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(one, App):
             kind = type(one).__name__
             raise ConfigurationError(f"{target} is {kind}, not an App, a list of Apps, or a function that makes them")
-    return values
+        apps.append(one)
+    return apps

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import click
 
 from eventmill.cli.output import counted, document, moment, note, span, table
-from eventmill.cli.parameters import Size, Span
+from eventmill.cli.parameters import seconds, size
 from eventmill.cli.place import opened
 from eventmill.cli.standard import StandardGroup
 from eventmill.core.capabilities import Log, Trimmed
@@ -82,8 +82,10 @@ async def _topic(log: Log, name: str, count: int, ends: Mapping[Partition, int])
 @topics.command()
 @click.argument("target", metavar="APP_OR_URL")
 @click.argument("topic")
-@click.option("--older-than", type=Span(), help="Remove what was recorded longer ago than this: 7d, 12h.")
-@click.option("--max-bytes", type=Size(), help="Remove the oldest beyond so many bytes of data: 1GB.")
+@click.option(
+    "--older-than", type=seconds, metavar="SPAN", help="Remove what was recorded longer ago than this: 7d, 12h."
+)
+@click.option("--max-bytes", type=size, metavar="SIZE", help="Remove the oldest beyond so many bytes of data: 1GB.")
 @click.option("--force", is_flag=True, help="Also remove what some group has not handled yet. It will never see it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def trim(target: str, topic: str, older_than: float | None, max_bytes: int | None, force: bool, as_json: bool) -> None:

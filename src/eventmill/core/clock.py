@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
 import random
 import time
 from typing import Protocol
@@ -65,24 +66,33 @@ class ManualClock:
 
 
 class Ids:
-    """Identifiers that sort by time: UUID version 7 (RFC 9562), monotonic within one instance."""
+    """Identifiers that sort by time: UUID version 7 (RFC 9562), monotonic within one instance.
+
+    Randomness is drawn once a millisecond, and counted up from there; a forked child draws anew.
+    """
+
+    __slots__ = ("_clock", "_counter", "_head", "_last", "_pid", "_rng")
 
     def __init__(self, clock: Clock, rng: random.Random | None = None) -> None:
         self._clock = clock
         self._rng = rng or random.SystemRandom()
-        self._last = 0
+        self._last = -1
         self._counter = 0
+        self._pid = 0
+        self._head = ""
 
     def __call__(self) -> str:
         now = int(self._clock.now() * 1000)
-        if now > self._last:
-            self._last = now
-            self._counter = self._rng.getrandbits(39)  # one bit of room to count up
+        if now > self._last or self._pid != os.getpid():
+            # A clock that went back does not matter: the ids stay behind the last one, in order.
+            self._last = max(now, self._last)
+            self._pid = os.getpid()
+            drawn = self._rng.getrandbits(73)
+            self._counter = drawn & 0x7FFFFFFFFFFF  # 47 bits, with one of room to count up
+            self._head = (
+                f"{self._last >> 16 & 0xFFFFFFFF:08x}-{self._last & 0xFFFF:04x}-"
+                f"7{drawn >> 61:03x}-{0x8000 | drawn >> 47 & 0x3FFF:04x}-"
+            )
         else:
-            # Same millisecond, or the clock went back: stay behind the last id, in order.
             self._counter += 1
-        tail = self._counter << 34 | self._rng.getrandbits(34)
-        return (
-            f"{self._last >> 16:08x}-{self._last & 0xFFFF:04x}-7{tail >> 62 & 0xFFF:03x}-"
-            f"{0x8000 | tail >> 48 & 0x3FFF:04x}-{tail & 0xFFFFFFFFFFFF:012x}"
-        )
+        return f"{self._head}{self._counter:012x}"

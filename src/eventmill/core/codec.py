@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, is_typeddict
+from typing import Any, NamedTuple, cast, is_typeddict
 
 import msgspec
 
@@ -47,7 +47,9 @@ def codec_of(cls: type) -> Codec:
     if "__attrs_attrs__" in own:
         return Codec(tuple(field.name for field in own["__attrs_attrs__"]), False, write_json, _decoder(cls))
     if "__dataclass_fields__" in own:
-        return Codec(tuple(field.name for field in dataclasses.fields(cls)), False, write_json, _decoder(cls))
+        return Codec(
+            tuple(field.name for field in dataclasses.fields(cast(Any, cls))), False, write_json, _decoder(cls)
+        )
     if is_typeddict(cls):
         return Codec(tuple(cls.__annotations__), True, write_json, _decoder(cls))
     raise ConfigurationError(

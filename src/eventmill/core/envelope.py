@@ -11,9 +11,9 @@ from eventmill.core.context import handling
 from eventmill.core.errors import ConfigurationError, DecodeError, EncodeError, MessageError
 from eventmill.core.event import Named
 from eventmill.core.key import key_text
-from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text, is_json
+from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import Message
-from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, topic_of
+from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.trace import child_of
 
@@ -25,7 +25,7 @@ class Envelopes:
     to the children of a traced message.
     """
 
-    __slots__ = ("_clock", "_ids", "_limits", "_registry", "_rng", "_source", "_types")
+    __slots__ = ("_bits", "_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types")
 
     def __init__(
         self,
@@ -42,12 +42,15 @@ class Envelopes:
         except MessageError as error:
             raise ConfigurationError(str(error)) from error
         self._source = source
-        self._clock = clock
+        self._now = clock.now
         self._ids = ids
         self._registry = registry
         self._types = registry.types
         self._limits = limits or Limits()
-        self._rng = rng or random.SystemRandom()
+        self._max_bytes = self._limits.max_bytes
+        self._max_depth = self._limits.max_depth
+        # Span ids need no secrecy, but must differ in a forked child: the module's own generator is seeded anew there.
+        self._bits = random.getrandbits if rng is None else rng.getrandbits
 
     def __call__(self, event: object) -> Message:
         """The message of an event of a registered type, or of `named` data; a Message is checked and returned as it is.
@@ -70,13 +73,17 @@ class Envelopes:
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)
         key = None if event.key is None else key_text(event.key, f"{event.name}: key")
-        if kind is None:
+        if kind is not None and type(event.data) is kind.cls:
+            data = kind.encode(event.data)
+        else:
             try:
                 data = write_json(event.data)
+            except MemoryError:
+                raise
             except Exception as error:
                 raise EncodeError(f"{event.name} cannot be written as JSON: {error}") from error
+        if kind is None:
             return self._message(event.name, topic_of(event.name), 1, key, data)
-        data = kind.encode_plain(event.data)
         try:
             fitting = kind.decode(data, kind.version)
         except DecodeError as error:
@@ -86,7 +93,9 @@ class Envelopes:
         return self._message(kind.name, kind.topic, kind.version, key, data)
 
     def _message(self, name: str, topic: str, version: int, key: str | None, data: bytes) -> Message:
-        self._limits.check(data, name)
+        # The usual payload is settled by these three looks at it, without a call.
+        if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
+            self._limits.check(data, name)
         identity = self._ids()
         correlation, causation, trace = identity, None, None
         parent = handling.get()
@@ -94,13 +103,13 @@ class Envelopes:
             correlation = parent.correlationid or parent.id
             causation = parent.id
             if parent.traceparent is not None:
-                trace = child_of(parent.traceparent, self._rng)
+                trace = child_of(parent.traceparent, self._bits)
         return Message(
             id=identity,
             source=self._source,
             type=name,
             topic=topic,
-            time=round(self._clock.now() * 1_000_000),
+            time=round(self._now() * 1_000_000),
             data=data,
             key=key,
             version=version,
@@ -139,5 +148,6 @@ def check_message(message: Message, limits: Limits) -> None:
             )
         if name in ATTRIBUTES:
             raise EncodeError(f"extension {name!r} is an attribute with a meaning of its own: use the message's field")
-        check_text(value, f"extension {name!r}")
+        if value != "":
+            check_text(value, f"extension {name!r}")
     limits.check(message.data, message.type, json=is_json(message.contenttype))

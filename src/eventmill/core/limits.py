@@ -61,12 +61,6 @@ def nesting(data: bytes) -> int:
     return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
 
 
-def is_json(contenttype: str) -> bool:
-    """Whether a media type means JSON: `application/json`, `text/json` or anything ending in `+json`."""
-    media = contenttype.partition(";")[0].strip().lower()
-    return media in ("application/json", "text/json") or media.endswith("+json")
-
-
 def check_text(value: object, field: str, max_bytes: int = MAX_TEXT_BYTES) -> None:
     """Refuse a string that not every backend and client could carry unharmed, naming the field.
 

@@ -60,3 +60,9 @@ def topic_of(name: str) -> str:
 def is_attribute_name(name: str) -> bool:
     """Whether CloudEvents allows an attribute to be called this: a-z and 0-9, at least one character."""
     return _ATTRIBUTE.fullmatch(name) is not None
+
+
+def is_json(contenttype: str) -> bool:
+    """Whether a media type means JSON: `application/json`, `text/json` or anything ending in `+json`."""
+    media = contenttype.partition(";")[0].strip().lower()
+    return media in ("application/json", "text/json") or media.endswith("+json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
@@ -37,11 +38,11 @@ class RetryPolicy:
             raise ConfigurationError(f"attempts={self.attempts}: at least 1 attempt is needed")
         if self.attempts > 1 and not self.delays:
             raise ConfigurationError("delays is empty: give the seconds to wait before each further attempt")
-        if any(delay < 0 for delay in self.delays):
-            raise ConfigurationError(f"delays={list(self.delays)}: a delay cannot be negative")
+        if not all(0 <= delay < inf for delay in self.delays):
+            raise ConfigurationError(f"delays={list(self.delays)}: give seconds from 0 on, each a finite number")
         if not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"jitter={self.jitter}: give a share between 0 and 1")
-        if self.max_age is not None and self.max_age <= 0:
+        if self.max_age is not None and not self.max_age > 0:
             raise ConfigurationError(f"max_age={self.max_age}: give seconds above 0, or None")
 
     def decide(self, attempt: int, error: BaseException, age: float, draw: float) -> Outcome:
@@ -79,12 +80,14 @@ def exponential(
     max_age: float | None = None,
 ) -> RetryPolicy:
     """first, first x factor, first x factor², … seconds, at most `cap`, spread by `jitter`."""
-    if first < 0 or factor < 1 or cap < first:
+    if not 0 <= first <= cap < inf or not 1 <= factor < inf:
         raise ConfigurationError(
-            f"first={first}, factor={factor}, cap={cap}: need first >= 0, factor >= 1, cap >= first"
+            f"first={first}, factor={factor}, cap={cap}: need 0 <= first <= cap and factor >= 1, all finite"
         )
-    delays = tuple(min(cap, first * factor**step) for step in range(min(max(attempts - 1, 1), 64)))
-    return RetryPolicy(attempts=attempts, delays=delays, jitter=jitter, max_age=max_age)
+    delays = [first]
+    while len(delays) < min(attempts - 1, 1024) and delays[-1] < (longer := min(cap, delays[-1] * factor)):
+        delays.append(longer)
+    return RetryPolicy(attempts=attempts, delays=tuple(delays), jitter=jitter, max_age=max_age)
 
 
 def schedule(*delays: float, jitter: float = 0.0, max_age: float | None = None) -> RetryPolicy:

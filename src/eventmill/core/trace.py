@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import random
 import re
+from collections.abc import Callable
+from functools import lru_cache
 
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS = 0x03  # sampled, and random trace id: the others must be sent as zero
 
 
-def child_of(traceparent: str, rng: random.Random) -> str | None:
+def child_of(traceparent: str, bits: Callable[[int], int]) -> str | None:
     """The same trace with a fresh span id, or None where the parent's text is not a traceparent.
 
-    The specification tells receivers to ignore an invalid one rather than to fail.
+    bits: a source of so many random bits. The specification tells receivers to ignore an invalid one rather than to fail.
     """
+    kept = _kept(traceparent)
+    return None if kept is None else f"{kept[0]}{bits(64) or 1:016x}{kept[1]}"
+
+
+@lru_cache(maxsize=1024)
+def _kept(traceparent: str) -> tuple[str, str] | None:
+    """What a child has in common with its parent: all before the span id, and all after it."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match[1] == "00" and match[4] is not None):
         return None
-    span = rng.getrandbits(64) or 1
-    return f"00-{match[2]}-{span:016x}-{int(match[3], 16) & _KNOWN_FLAGS:02x}"
+    return f"00-{match[2]}-", f"-{int(match[3], 16) & _KNOWN_FLAGS:02x}"

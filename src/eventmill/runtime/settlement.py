@@ -63,8 +63,8 @@ class Settlement:
             outcome = await self._call(deliveries, unit)
             if isinstance(outcome, Ack):
                 self._mark(unit, deliveries)
-                durable = asyncio.ensure_future(await unit.finish())
-                settled(deliveries, durable)
+                durable = await unit.finish()
+                settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
                 return []
             await unit.discard()
         except (LeaseLostError, BackendError):

@@ -166,8 +166,13 @@ class Supervisor:
             os.close(ours)
         return self._code
 
+    def hurry(self) -> None:
+        """Send every child SIGTERM again, which asks it to interrupt what it has begun: for a second signal."""
+        for worker in self.workers:
+            worker.send(signal.SIGTERM)
+
     def kill(self) -> None:
-        """End every child at once, finished or not: for a second signal."""
+        """End every child at once, whatever it is doing: for a third signal."""
         for worker in self.workers:
             worker.send(signal.SIGKILL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
 
@@ -72,16 +72,19 @@ class MemoryLog:
         return self._last
 
     def read(self, after: Mapping[Partition, int], limit: int, max_bytes: int, types: Types | None) -> Page:
+        """`after` of the page holds the partitions that were looked through further than before, and only those."""
         found: list[Recorded] = []
-        looked = dict(after)
+        looked: dict[Partition, int] = {}
         size = 0
         for record in self._beyond(after):
             if types is None or types.accepts(record.message.type):
                 size += len(record.message.data)
-                if found and (len(found) >= limit or size > max_bytes):
+                if len(found) >= limit or (found and size > max_bytes):
                     break
                 found.append(record)
             looked[record.partition] = record.position
+        else:
+            looked = {partition: self._last for partition, position in after.items() if position < self._last}
         return Page(found, looked)
 
     def report(self, group: str, after: Mapping[Partition, int]) -> None:
@@ -127,10 +130,11 @@ class MemoryLog:
             removed += 1
         return Trimmed(removed)
 
-    def _beyond(self, after: Mapping[Partition, int]) -> Sequence[Recorded]:
+    def _beyond(self, after: Mapping[Partition, int]) -> Iterator[Recorded]:
         """All records after the given positions, in the order of their own."""
-        parts = []
-        for partition, position in after.items():
-            records = self._records.get(partition, [])
-            parts.append(records[bisect_right(records, position, key=_POSITION) :])
-        return list(merge(*parts, key=_POSITION))
+        return merge(*(self._rest(partition, position) for partition, position in after.items()), key=_POSITION)
+
+    def _rest(self, partition: Partition, position: int) -> Iterator[Recorded]:
+        records = self._records.get(partition, [])
+        for place in range(bisect_right(records, position, key=_POSITION), len(records)):
+            yield records[place]

@@ -33,8 +33,8 @@ from eventmill.core.tracker import Tracker
 
 T = TypeVar("T")
 
-SLOW_COMMIT = 0.0005
-"""Seconds above which a commit is worth a hop to a thread."""
+SLOW_COMMIT = 0.002
+"""Seconds above which a commit hops to a thread rather than hold up the event loop."""
 
 HOLD = 0.02
 """Seconds after which an open transaction takes no further unit: other processes want to write, too."""
@@ -100,7 +100,7 @@ class Writer:
         self._staged: list[Staged] = []
         self._group: Group | None = None
         self._kicked = False
-        self._commit_seconds = SLOW_COMMIT * 2
+        self._commit_seconds = SLOW_COMMIT
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="eventmill-commit")
         self._tasks: set[asyncio.Task[None]] = set()
         self._checkpoint_due = (0, 0)
@@ -118,18 +118,8 @@ class Writer:
         """Wait for the turn; returns the group to take part in, its transaction open."""
         self._refuse_if_unusable()
         if self._busy:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._turns.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self.leave()
-                else:
-                    self._turns.remove(turn)
-                raise
-        else:
-            self._busy = True
+            await self._queue()
+        self._busy = True
         try:
             if self._group is not None and asyncio.get_running_loop().time() - self._group.opened > HOLD:
                 await self._finish(self._commit())
@@ -138,15 +128,36 @@ class Writer:
             self.leave()
             raise
 
-    def leave(self) -> None:
-        """Give the turn to the next unit, or, when none waits, let the group commit soon."""
-        while self._turns:
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    async def _queue(self) -> None:
+        """Wait until the turn is free, first come first served among those who wait.
+
+        Whoever is running when the turn falls free may take it without waiting: handing it over would
+        cost a round of the event loop for every unit.
+        """
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._turns.append(turn)
+        while True:
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn in self._turns:
+                    self._turns.remove(turn)
+                elif not self._busy:
+                    self.leave()  # it was our turn: pass it on
+                raise
+            if not self._busy:
                 return
+            turn = loop.create_future()
+            self._turns.appendleft(turn)
+
+    def leave(self) -> None:
+        """The turn is free: for the next who waits, or, when none does, for the group's commit."""
         self._busy = False
-        self._kick()
+        if self._turns:
+            self._turns.popleft().set_result(None)
+        else:
+            self._kick()
 
     def stage(self, messages: Sequence[Message], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
         """Messages and jobs for the next commit; the positions come when they are durable."""
@@ -221,7 +232,7 @@ class Writer:
 
     def _run(self) -> None:
         self._kicked = False
-        if not self._busy and (self._staged or self._group):
+        if not self._busy and not self._turns and (self._staged or self._group):
             self._busy = True
             self._spawn(self._commit_and_leave())
 

@@ -10,10 +10,32 @@ Run it with pytest; the suites need no plugin. A case that needs a feature which
 not declare is skipped.
 """
 
-from eventmill.testing.conformance.log import LogConformance
-from eventmill.testing.conformance.publisher import PublisherConformance
-from eventmill.testing.conformance.store import StoreConformance
-from eventmill.testing.conformance.suite import Backend, Conformance, Features
+import pytest
+
+# A failing case then shows the values it compared, as it would in a test file.
+pytest.register_assert_rewrite(
+    *(
+        f"eventmill.testing.conformance.{part}"
+        for part in (
+            "groups",
+            "jobs",
+            "log",
+            "members",
+            "publisher",
+            "samples",
+            "subscriber",
+            "suite",
+            "trimming",
+            "units",
+        )
+    )
+)
+
+from eventmill.testing.conformance.log import LogConformance  # noqa: E402
+from eventmill.testing.conformance.publisher import PublisherConformance  # noqa: E402
+from eventmill.testing.conformance.store import StoreConformance  # noqa: E402
+from eventmill.testing.conformance.subscriber import SubscriberConformance  # noqa: E402
+from eventmill.testing.conformance.suite import Backend, Conformance, Features  # noqa: E402
 
 __all__ = [
     "Backend",
@@ -22,4 +44,5 @@ __all__ = [
     "LogConformance",
     "PublisherConformance",
     "StoreConformance",
+    "SubscriberConformance",
 ]

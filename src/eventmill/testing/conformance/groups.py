@@ -175,9 +175,7 @@ class GroupCases(Conformance[Backend]):
             dead = [Member(store, "a/1", parts), Member(store, "a/2", parts, "others")]
             alive = [Member(store, "ab/1", parts), Member(store, "ab/1", parts, "others")]
             await settle(*dead, *alive)
-            assert shares(*dead, *alive) == [2, 2, 4, 4] or shares(*dead, *alive) == [2, 2, 2, 2]
-            before = {cursor.partition: cursor.token for member in alive for cursor in member.cursors.values()}
-            assert before
+            assert shares(*dead, *alive) == [2, 2, 2, 2]
             await store.bury("a")
             await settle(*alive)
             assert shares(*alive) == [4, 4]
@@ -293,6 +291,7 @@ class GroupCases(Conformance[Backend]):
             cursor = one.cursors[ONE]
             tracker = Tracker(0)
             tracker.start(1)
+            tracker.scanned(1)
             unit = store.unit(cursor, one.fence)
             await unit.execute(INSERT, (1, 10))
             unit.append([message(1)])

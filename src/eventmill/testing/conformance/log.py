@@ -10,13 +10,14 @@ from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
 from eventmill.testing.conformance.samples import OTHER, TOPIC, everything, ids, message, partitions, start
-from eventmill.testing.conformance.suite import Conformance, Stage, case, refused
+from eventmill.testing.conformance.suite import Stage, case, refused
+from eventmill.testing.conformance.trimming import TrimCases
 
 ONE = Partition(TOPIC, 0)
 
 
-class LogConformance(Conformance[Log]):
-    """Positions, sequences, reading, waiting, trimming."""
+class LogConformance(TrimCases):
+    """Positions, sequences, reading, waiting; and trimming."""
 
     # Topics
 
@@ -223,6 +224,18 @@ class LogConformance(Conformance[Log]):
             assert ids(found) == ["m10"]
 
     @case()
+    async def test_a_reader_at_the_end_is_told_that_nothing_moved(self, stage: Stage[Log]) -> None:
+        async with stage.open() as log:
+            await log.declare({TOPIC: 4})
+            assert dict((await log.read(start(*partitions(4)), limit=10)).after) == {}
+            await log.publish([message(number, f"key{number}") for number in range(5)])
+            at = start(*partitions(4))
+            for _ in range(10):
+                at.update((await log.read(at, limit=10)).after)
+            page = await log.read(at, limit=10)
+            assert (list(page.messages), dict(page.after)) == ([], {})
+
+    @case()
     async def test_a_reader_beside_writers_skips_nothing(self, stage: Stage[Log]) -> None:
         async def writer(number: int) -> None:
             for step in range(20):
@@ -326,66 +339,3 @@ class LogConformance(Conformance[Log]):
                 await stage.advance(0.01)
                 await asyncio.sleep(0.01)
             assert await waiting >= seen
-
-    # Trimming
-
-    @case(manual_clock=True)
-    async def test_trim_by_age(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 2, OTHER: 1})
-            for number in range(10):
-                await log.publish([message(number, f"key{number}"), message(number + 100, topic=OTHER)])
-                await stage.advance(60)
-            trimmed = await log.trim(TOPIC, older_than=270)
-            assert (trimmed.messages, trimmed.held_by) == (6, None)
-            left = await everything(log)
-            assert sorted(ids([record for record in left if record.partition.topic == TOPIC])) == [
-                f"m{number}" for number in range(6, 10)
-            ]
-            assert len([record for record in left if record.partition.topic == OTHER]) == 10
-            assert (await log.trim(TOPIC, older_than=270)).messages == 0
-
-    @case()
-    async def test_trim_by_bytes_keeps_the_newest(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 1})
-            await log.publish([message(number, size=10_000) for number in range(10)])
-            trimmed = await log.trim(TOPIC, max_bytes=55_000)
-            left = ids(await everything(log))
-            # What counts beside the data is the backend's own affair.
-            assert 4 <= len(left) <= 5
-            assert left == [f"m{number}" for number in range(10)][-len(left) :]
-            assert trimmed.messages == 10 - len(left)
-
-    @case()
-    async def test_trim_stops_for_the_slowest_group_and_names_it(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 1})
-            positions = await log.publish([message(number) for number in range(10)])
-            await log.report("fast", {ONE: positions[8]})
-            await log.report("slow", {ONE: positions[3]})
-            trimmed = await log.trim(TOPIC, max_bytes=0)
-            assert (trimmed.messages, trimmed.held_by, trimmed.held_at) == (4, "slow", positions[3])
-            assert ids(await everything(log)) == [f"m{number}" for number in range(4, 10)]
-            await log.report("slow", {ONE: positions[9]})
-            trimmed = await log.trim(TOPIC, max_bytes=0)
-            assert (trimmed.messages, trimmed.held_by, trimmed.held_at) == (5, "fast", positions[8])
-            trimmed = await log.trim(TOPIC, max_bytes=0, force=True)
-            assert (trimmed.messages, trimmed.held_by) == (1, None)
-            assert await everything(log) == []
-
-    @case()
-    async def test_a_group_that_has_passed_everything_holds_nothing(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 1})
-            positions = await log.publish([message(number) for number in range(5)])
-            await log.report("done", {ONE: positions[-1]})
-            trimmed = await log.trim(TOPIC, max_bytes=0)
-            assert (trimmed.messages, trimmed.held_by, trimmed.held_at) == (5, None, None)
-
-    @case()
-    async def test_trim_without_a_bound_is_refused(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 1})
-            with refused(ConfigurationError):
-                await log.trim(TOPIC)

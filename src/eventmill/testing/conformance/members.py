@@ -53,9 +53,11 @@ class Member:
 
 
 async def settle(*members: Member) -> None:
-    """Balance in turns, until nobody takes or gives anything."""
+    """Balance in turns, until nobody takes or gives anything in two rounds: in the first, some are still joining."""
+    quiet = 0
     for _ in range(20):
         steps = [await member.balance() for member in members]
-        if not any(step.acquired or step.surplus for step in steps):
+        quiet = 0 if any(step.acquired or step.surplus for step in steps) else quiet + 1
+        if quiet == 2:
             return
     raise AssertionError("the group came to no rest in 20 rounds")

@@ -44,13 +44,13 @@ class Stage(Generic[B]):
 
     def __init__(self, suite: Conformance[B], place: Path) -> None:
         self._suite = suite
-        self._place = place
+        self.place = place
         self._manual = ManualClock() if suite.features.manual_clock else None
         self.clock: Clock = self._manual or SystemClock()
 
     def open(self) -> AbstractAsyncContextManager[B]:
         """A backend at this case's place: the same place every time."""
-        return self._suite.open(self._place, self.clock)
+        return self._suite.open(self.place, self.clock)
 
     @property
     def now(self) -> int:
