@@ -48,6 +48,7 @@ class Desk:
     """Copies laid out as `service_table` (`-` becomes `_`), all `handled` tables in one, and the logs."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self.sql = sqlite3.connect(path, isolation_level=None)
         self.sql.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES}")
         self.sql.executemany(
@@ -57,6 +58,7 @@ class Desk:
 
     def close(self) -> None:
         self.sql.close()
+        self._path.unlink()
 
     def one(self, query: str) -> int:
         """The single figure that a query gives; nothing counts as 0."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import os
 import random
 import time
 from typing import Protocol
+
+from eventmill.core import fork
 
 
 class Clock(Protocol):
@@ -71,22 +72,22 @@ class Ids:
     Randomness is drawn once a millisecond, and counted up from there; a forked child draws anew.
     """
 
-    __slots__ = ("_clock", "_counter", "_head", "_last", "_pid", "_rng")
+    __slots__ = ("_clock", "_counter", "_fork", "_head", "_last", "_rng")
 
     def __init__(self, clock: Clock, rng: random.Random | None = None) -> None:
         self._clock = clock
         self._rng = rng or random.SystemRandom()
         self._last = -1
         self._counter = 0
-        self._pid = 0
+        self._fork = -1
         self._head = ""
 
     def __call__(self) -> str:
         now = int(self._clock.now() * 1000)
-        if now > self._last or self._pid != os.getpid():
+        if now > self._last or self._fork != fork.count:
             # A clock that went back does not matter: the ids stay behind the last one, in order.
             self._last = max(now, self._last)
-            self._pid = os.getpid()
+            self._fork = fork.count
             drawn = self._rng.getrandbits(73)
             self._counter = drawn & 0x7FFFFFFFFFFF  # 47 bits, with one of room to count up
             self._head = (

@@ -58,7 +58,7 @@ class Limits:
 def nesting(data: bytes) -> int:
     """How deep the brackets of a JSON text stand inside one another; those within strings do not count."""
     brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
-    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0)
+    return max(accumulate(map(_STEP.__getitem__, brackets), initial=0))
 
 
 def check_text(value: object, field: str, max_bytes: int = MAX_TEXT_BYTES) -> None:

@@ -118,7 +118,7 @@ class Resequencer(Generic[T]):
         *,
         start: int | Literal["first"] = 1,
     ) -> None:
-        if max_wait < 0:
+        if not max_wait >= 0:
             raise ConfigurationError(f"max_wait={max_wait}: give seconds from 0 on")
         if max_held < 0:
             raise ConfigurationError(f"max_held={max_held}: give a number of items from 0 on")

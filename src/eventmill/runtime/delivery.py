@@ -24,7 +24,7 @@ class Holding:
 class Delivery:
     """One message to handle, and the claim it is handled under: a partition's, or a job's."""
 
-    __slots__ = ("behind", "holding", "job", "message", "position", "recorded_at", "size")
+    __slots__ = ("behind", "holding", "job", "lane", "message", "position", "recorded_at", "size")
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Delivery:
         behind: bool = False,
     ) -> None:
         self.message = message
+        self.lane = message.lane
         self.holding = holding
         self.job = job
         self.position = position

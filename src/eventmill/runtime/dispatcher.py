@@ -35,7 +35,7 @@ class Dispatcher:
     def offer(self, deliveries: Sequence[Delivery]) -> None:
         """Queue deliveries; those of one lane are handled in this order."""
         for delivery in deliveries:
-            lane: object = delivery.message.lane or delivery
+            lane: object = delivery.lane or delivery
             queue = self._lanes.get(lane)
             if queue is None:
                 self._lanes[lane] = deque((delivery,))

@@ -10,12 +10,11 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from eventmill.core.context import handling
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
-from eventmill.core.outcome import Ack, DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.core.registry import Registry
-from eventmill.runtime.transaction import SyncTransaction, Transaction, current
+from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,21 @@ class Handler:
         self.batch = batch
         self._registry = registry
         self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+        # The two commonest signatures are called without a loop over their parameters.
+        self._and_transaction = self._wants == ["event", "transaction"]
+        self._one_event = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
 
-    async def __call__(self, messages: Sequence[Message], transaction: Transaction, context: Context) -> Outcome:
-        """Decode, call, and say what came of it. Raises what the function raised, or DecodeError."""
-        arguments: list[object] = []
+    def call(
+        self, messages: Sequence[Message], transaction: Transaction, context: Callable[[], Context]
+    ) -> Awaitable[Any]:
+        """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
+        if self._one_event:
+            arguments: list[object] = [self._decode(messages[0])]
+            if self._and_transaction:
+                arguments.append(transaction)
+            result: Awaitable[Any] = self.function(*arguments)
+            return result
+        arguments = []
         for want in self._wants:
             if want == "event":
                 arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
@@ -60,22 +70,19 @@ class Handler:
             elif want == "sync":
                 arguments.append(SyncTransaction(transaction, asyncio.get_running_loop()))
             else:
-                arguments.append(context)
-        handling_token = handling.set(messages[-1])
-        current_token = current.set(transaction)
-        try:
-            if self.sync:
-                scope = copy_context()
-                result = await asyncio.get_running_loop().run_in_executor(None, scope.run, self.function, *arguments)
-            else:
-                result = await self.function(*arguments)
-        finally:
-            handling.reset(handling_token)
-            current.reset(current_token)
-            transaction.close()
+                arguments.append(context())
+        if self.sync:
+            scope = copy_context()
+            return asyncio.get_running_loop().run_in_executor(None, scope.run, self.function, *arguments)
+        return self.function(*arguments)  # type: ignore[no-any-return]
+
+    def refusal(self, result: object) -> Outcome | None:
+        """What the function's return value asks for: a Retry or a DeadLetter; anything else means done."""
+        if isinstance(result, Retry | DeadLetter):
+            return result
         if isinstance(result, Awaitable):
             raise TypeError(f"{self.name} returned something to await; make it `async def`, or await it inside")
-        return result if isinstance(result, Ack | Retry | DeadLetter) else _ACK
+        return None
 
     def _decode(self, message: Message) -> object:
         kind = self._registry.named(message.type)
@@ -86,8 +93,6 @@ class Handler:
             )
         return kind.decode(message.data, message.version)
 
-
-_ACK = Ack()
 
 _BY_TYPE: dict[object, str] = {
     Message: "message",

@@ -12,13 +12,14 @@ import msgspec
 
 from eventmill.core.capabilities import Fence, Job, JobError, Store, Unit
 from eventmill.core.clock import Clock
+from eventmill.core.context import handling
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError
-from eventmill.core.outcome import Ack, DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
-from eventmill.runtime.transaction import Transaction
+from eventmill.runtime.transaction import Transaction, current
 
 log = logging.getLogger("eventmill")
 
@@ -26,6 +27,8 @@ TRACE_BYTES = 8_000
 
 Durable = asyncio.Future[object]
 Settled = Callable[[Sequence[Delivery], Durable], None]
+
+_NOTHING: Sequence[tuple[Delivery, Durable]] = ()
 
 
 class Settlement:
@@ -46,31 +49,43 @@ class Settlement:
 
     async def handle(
         self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
-    ) -> list[tuple[Delivery, Durable]]:
+    ) -> Sequence[tuple[Delivery, Durable]]:
         """Handle deliveries as one unit; returns those that became jobs, with the commit that makes them so.
 
         Raises LeaseLostError and BackendError: then nothing was settled.
         """
         first = deliveries[0]
-        if first.job is not None and first.job.crashed and first.attempt > self._consumer.retry.attempts:
-            killed = first.attempt - 1
-            reason = DeadLetter(f"the process handling it died, {killed} times")
+        consumer = self._consumer
+        if first.job is not None and first.job.crashed and first.attempt > consumer.retry.attempts:
+            reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
         unit = self._store.unit(first.claim, fence)
+        transaction = Transaction(unit, self._envelopes)
+        message_token = handling.set(deliveries[-1].message)
+        transaction_token = current.set(transaction)
         error: BaseException | None = None
         outcome: Outcome | None = None
         try:
-            outcome = await self._call(deliveries, unit)
-            if isinstance(outcome, Ack):
-                self._mark(unit, deliveries)
+            try:
+                outcome = await self._call(deliveries, transaction)
+            finally:
+                handling.reset(message_token)
+                current.reset(transaction_token)
+                transaction.close()
+            if outcome is None:
+                for delivery in deliveries:
+                    holding = delivery.holding
+                    if holding is not None and delivery.position is not None:
+                        unit.mark(holding.cursor, holding.tracker, delivery.position)
+                    elif delivery.job is not None:
+                        unit.settle(delivery.job)
+                    if consumer.inbox:
+                        unit.receive(consumer.group, delivery.message)
                 durable = await unit.finish()
                 settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
-                return []
+                return _NOTHING
             await unit.discard()
-        except (LeaseLostError, BackendError):
-            await unit.discard()
-            raise
-        except KeyboardInterrupt:
+        except (LeaseLostError, BackendError, KeyboardInterrupt):
             await unit.discard()
             raise
         except DuplicateError:
@@ -83,52 +98,54 @@ class Settlement:
                 raise  # we are stopping: interrupted is not failed, and spends no attempt
             error = raised
         if len(deliveries) > 1:
-            # Which of them failed? Each by itself will show.
-            jobs: list[tuple[Delivery, Durable]] = []
-            for delivery in deliveries:
-                if delivery.message.lane is not None and any(d.message.lane == delivery.message.lane for d, _ in jobs):
-                    jobs.append((delivery, await self.set_aside(delivery, fence, settled)))
-                else:
-                    jobs += await self.handle([delivery], fence, settled)
-            return jobs
+            return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
 
-    async def _call(self, deliveries: Sequence[Delivery], unit: Unit) -> Outcome:
+    async def _call(self, deliveries: Sequence[Delivery], transaction: Transaction) -> Outcome | None:
+        """None where all is done, or what the handler asks for instead."""
         consumer = self._consumer
-        first = deliveries[0]
-        context = Context(
-            consumer.group, first.attempt, f"{consumer.group}:{first.message.source}:{first.message.id}", first.position
-        )
-        transaction = Transaction(unit, self._envelopes)
         messages = [delivery.message for delivery in deliveries]
         if consumer.where is not None:
             # Asked again, because a predicate that raises is a failure of the message like any other.
             messages = [message for message in messages if consumer.where(message)]
             if not messages:
-                return Ack()
-        if consumer.timeout is None:
-            return await consumer.handler(messages, transaction, context)
-        async with asyncio.timeout(consumer.timeout):
-            return await consumer.handler(messages, transaction, context)
+                return None
+        first = deliveries[0]
 
-    def _mark(self, unit: Unit, deliveries: Sequence[Delivery]) -> None:
+        def context() -> Context:
+            key = f"{consumer.group}:{first.message.source}:{first.message.id}"
+            return Context(consumer.group, first.attempt, key, first.position)
+
+        if consumer.timeout is None:
+            result = await consumer.handler.call(messages, transaction, context)
+        else:
+            async with asyncio.timeout(consumer.timeout):
+                result = await consumer.handler.call(messages, transaction, context)
+        return None if result is None else consumer.handler.refusal(result)
+
+    async def _one_by_one(
+        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
+    ) -> Sequence[tuple[Delivery, Durable]]:
+        """A batch failed. Which of them is to blame, each by itself will show."""
+        jobs: list[tuple[Delivery, Durable]] = []
+        blocked: set[str] = set()
         for delivery in deliveries:
-            if delivery.job is not None:
-                unit.settle(delivery.job)
-            elif delivery.holding is not None and delivery.position is not None:
-                unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
-            if self._consumer.inbox:
-                unit.receive(self._consumer.group, delivery.message)
+            lane = delivery.lane
+            if lane is not None and lane in blocked:
+                jobs.append((delivery, await self.set_aside(delivery, fence, settled)))
+                continue
+            failed = await self.handle([delivery], fence, settled)
+            if failed and lane is not None:
+                blocked.add(lane)
+            jobs += failed
+        return jobs
 
     async def _duplicate(
         self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
-    ) -> list[tuple[Delivery, Durable]]:
+    ) -> Sequence[tuple[Delivery, Durable]]:
         """Somebody of the group has handled it already: only the mark is left to do."""
         if len(deliveries) > 1:
-            results: list[tuple[Delivery, Durable]] = []
-            for delivery in deliveries:
-                results += await self.handle([delivery], fence, settled)
-            return results
+            return await self._one_by_one(deliveries, fence, settled)
         (delivery,) = deliveries
         unit = self._store.unit(delivery.claim, fence)
         if delivery.job is not None:
@@ -136,7 +153,7 @@ class Settlement:
         elif delivery.holding is not None and delivery.position is not None:
             unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
         settled(deliveries, asyncio.ensure_future(await unit.finish()))
-        return []
+        return _NOTHING
 
     async def _failed(
         self, delivery: Delivery, fence: Fence, settled: Settled, outcome: Outcome | None, error: BaseException | None
@@ -210,7 +227,7 @@ class Settlement:
             queue=self._consumer.group,
             message=delivery.message,
             due=due,
-            lane=delivery.message.lane,
+            lane=delivery.lane,
             attempts=attempts,
             position=delivery.position,
             partition=delivery.holding.cursor.partition if delivery.holding is not None else None,

@@ -266,11 +266,9 @@ class Subscription:
         if self.consumer.inbox:
             fresh = await self._drop_repeats(fresh)
             suspects = await self._drop_repeats(suspects)
-        waiting = await self._waiting(
-            {delivery.message.lane for delivery in fresh} | {d.message.lane for d in suspects}
-        )
+        waiting = await self._waiting({delivery.lane for delivery in fresh} | {d.lane for d in suspects})
         for delivery in fresh:
-            delivery.behind = delivery.message.lane in waiting
+            delivery.behind = delivery.lane in waiting
         for delivery in (*suspects, *fresh):
             self._in_flight += 1
             self._in_flight_bytes += delivery.size
@@ -347,9 +345,14 @@ class Subscription:
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         """Called by the dispatcher's workers, in order within a key."""
+        if len(deliveries) == 1:
+            (delivery,) = deliveries
+            if delivery.job is not None or not (delivery.behind or delivery.lane in self._blocked):
+                await self._handle_some(deliveries)
+                return
         straight: list[Delivery] = []
         for delivery in deliveries:
-            lane = delivery.message.lane
+            lane = delivery.lane
             if delivery.job is None and (delivery.behind or lane in self._blocked):
                 await self._set_aside(delivery)
             elif self.consumer.batch and delivery.job is None:
@@ -360,9 +363,10 @@ class Subscription:
             await self._handle_some(straight)
 
     async def _handle_some(self, deliveries: Sequence[Delivery]) -> None:
-        if not self._fence.valid or any(d.holding is not None and d.holding.lost for d in deliveries):
-            self._drop(deliveries)
-            return
+        for delivery in deliveries:
+            if not self._fence.valid or (delivery.holding is not None and delivery.holding.lost):
+                self._drop(deliveries)
+                return
         try:
             failed = await self._settlement.handle(deliveries, self._fence, self._settled)
         except LeaseLostError as error:
@@ -375,8 +379,8 @@ class Subscription:
             self._drop(deliveries)
             raise
         for delivery, durable in failed:
-            if delivery.message.lane is not None and delivery.job is None:
-                self._blocked[delivery.message.lane] = durable
+            if delivery.lane is not None and delivery.job is None:
+                self._blocked[delivery.lane] = durable
 
     async def _set_aside(self, delivery: Delivery) -> None:
         """Make a job of a message: it waits behind its key, or is tried apart from others."""
@@ -386,8 +390,8 @@ class Subscription:
             self._drop([delivery])
             self._wake.set()
             return
-        if delivery.message.lane is not None:
-            self._blocked[delivery.message.lane] = durable
+        if delivery.lane is not None:
+            self._blocked[delivery.lane] = durable
 
     # Being done
 
@@ -421,5 +425,6 @@ class Subscription:
             self._in_flight_bytes -= delivery.size
             if delivery.job is not None and delivery.job is self._exclusive:
                 self._exclusive = None
-        if self._in_flight * 2 <= self._limits.prefetch or self._stopping:
+        # Dropping nothing wakes nobody: the stopping loop does so at each turn, and would never let the rest finish.
+        if deliveries and (self._in_flight * 2 <= self._limits.prefetch or self._stopping):
             self._wake.set()

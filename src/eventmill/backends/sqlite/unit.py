@@ -8,37 +8,38 @@ from collections.abc import Awaitable, Sequence
 
 from eventmill.backends.sqlite.append import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
-from eventmill.backends.sqlite.rows import errors
+from eventmill.backends.sqlite.refusable import Refusable
 from eventmill.backends.sqlite.writer import Group, Writer
 from eventmill.core.capabilities import ABSENT, Cursor, Document, Fence, Job, Rows, SqlParameters
 from eventmill.core.clock import Clock
-from eventmill.core.errors import ConfigurationError, ConflictError, DuplicateError
+from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Message
 from eventmill.core.tracker import Tracker
 
 _TRANSACTION_WORDS = frozenset(
-    ["BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "VACUUM"]
+    {"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "VACUUM"}
 )
 _harmless: set[str] = set()
 
 
 class SqliteUnit:
-    """Stages in memory, and takes the writer's turn only when it must run a statement."""
+    """Stages in memory, and takes the writer's turn only when it must run a statement.
+
+    Made once a message: what most units do without is only made when it is needed.
+    """
 
     __slots__ = (
         "_claim",
         "_clock",
-        "_documents",
+        "_connection",
         "_ended",
         "_entering",
         "_fence",
         "_group",
-        "_inbox",
         "_jobs",
         "_marks",
         "_messages",
-        "_savepoint",
-        "_settlements",
+        "_refusable",
         "_sql",
         "_writer",
     )
@@ -51,52 +52,57 @@ class SqliteUnit:
         self._clock = clock
         self._claim = claim
         self._fence = fence
-        self._group: Group | None = None
-        self._savepoint = False
         self._ended = False
-        self._messages: list[Message] = []
-        self._jobs: list[Job] = []
-        self._documents: list[tuple[str, bytes | None, int | None]] = []
-        self._settlements: list[tuple[Job, int | None, bool]] = []
-        self._inbox: list[tuple[str, Message]] = []
-        self._marks: list[tuple[Cursor, Tracker, int]] = []
+        self._group: Group | None = None
+        self._connection: sqlite3.Connection | None = None  # set while the unit has the turn and a savepoint
         self._entering: asyncio.Future[None] | None = None
+        self._messages: list[Message] | None = None
+        self._jobs: list[Job] | None = None
+        self._refusable: Refusable | None = None
+        self._marks: list[tuple[Cursor, Tracker, int]] | None = None
 
     def append(self, messages: Sequence[Message]) -> None:
-        self._messages.extend(messages)
+        self._messages = [*(self._messages or ()), *messages]
 
     def send(self, jobs: Sequence[Job]) -> None:
-        self._jobs.extend(jobs)
-
-    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
-        self._documents.append((key, data, expected))
-
-    def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
-        self._settlements.append((job, retry_at, dead))
+        self._jobs = [*(self._jobs or ()), *jobs]
 
     def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
-        self._marks.append((cursor, tracker, position))
+        if self._marks is None:
+            self._marks = [(cursor, tracker, position)]
+        else:
+            self._marks.append((cursor, tracker, position))
+
+    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
+        self._refused().documents.append((key, data, expected))
+
+    def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
+        self._refused().settlements.append((job, retry_at, dead))
 
     def receive(self, group: str, message: Message) -> None:
-        self._inbox.append((group, message))
+        self._refused().inbox.append((group, message))
+
+    def _refused(self) -> Refusable:
+        if self._refusable is None:
+            self._refusable = Refusable()
+        return self._refusable
 
     async def get(self, key: str) -> Document | None:
-        await self.enter()
-        row = self._writer.connection.execute(self._sql["document"], (key,)).fetchone()
+        connection = await self.enter()
+        row = connection.execute(self._sql["document"], (key,)).fetchone()
         # What this unit itself has staged for the key is what it must see.
-        version, data = row if row else (ABSENT, None)
-        for staged, value, _ in self._documents:
+        version, data = row or (ABSENT, None)
+        for staged, value, _ in self._refusable.documents if self._refusable else ():
             if staged == key:
                 version, data = (ABSENT, None) if value is None else (version + 1, value)
         return None if data is None else Document(key, version, data)
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
-        if not self._savepoint:
-            await self.enter()
+        connection = self._connection or await self.enter()
         if sql not in _harmless:
             _check(sql)
         try:
-            cursor = self._writer.connection.execute(sql, parameters)
+            cursor = connection.execute(sql, parameters)
             if cursor.description is None:
                 return Rows((), cursor.rowcount)
             return Rows(cursor.fetchall(), cursor.rowcount, [column[0] for column in cursor.description])
@@ -104,10 +110,10 @@ class SqliteUnit:
             raise self._met(error) from error
 
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        await self.enter()
+        connection = self._connection or await self.enter()
         _check(sql)
         try:
-            return self._writer.connection.executemany(sql, rows).rowcount
+            return connection.executemany(sql, rows).rowcount
         except sqlite3.Error as error:
             raise self._met(error) from error
 
@@ -116,58 +122,64 @@ class SqliteUnit:
         if not self._writer.connection.in_transaction:
             # A full disk, or INSERT OR ROLLBACK, has ended the whole transaction: nobody may go on in it.
             self._ended = True
-            self._savepoint = False
+            self._connection = None
             self._writer.abort(error)
         return translate(error, self._writer.path) if environmental(error) else error
 
     async def enter(self) -> sqlite3.Connection:
         """Take the turn, stand on verified ground, and set a savepoint to fall back to."""
-        while not self._savepoint:
+        while self._connection is None:
             if self._entering is not None:
                 # A statement of this very unit is on its way in: tasks of one handler share it.
                 await self._entering
                 continue
-            self._entering = asyncio.get_running_loop().create_future()
-            try:
-                await self._take_turn()
-                self._writer.connection.execute("SAVEPOINT unit")
-                self._savepoint = True
-            finally:
-                self._entering.set_result(None)
-                self._entering = None
-        return self._writer.connection
+            group = None if self._ended else self._writer.try_acquire()
+            if group is None:
+                self._entering = asyncio.get_running_loop().create_future()
+                try:
+                    group = await self._wait_for_turn()
+                finally:
+                    self._entering.set_result(None)
+                    self._entering = None
+            self._stand(group)
+            self._writer.connection.execute("SAVEPOINT unit")
+            self._connection = self._writer.connection
+        return self._connection
 
-    async def _take_turn(self) -> Group:
+    async def _wait_for_turn(self) -> Group:
         if self._ended:
             raise ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
-        group = await self._writer.acquire()
+        return await self._writer.acquire()
+
+    def _stand(self, group: Group) -> None:
+        """Check the claim, with the turn just taken."""
         try:
             self._writer.verify(group, self._claim, self._fence)
         except BaseException:
+            self._ended = True
             self._writer.leave()
             raise
         self._group = group
-        return group
 
     async def finish(self) -> Awaitable[object]:
-        if self._claim is None and self._group is None and not (self._documents or self._settlements or self._inbox):
-            self._ended = True
-            if not (self._messages or self._jobs):
-                return _done()
-            return self._writer.stage(self._messages, self._jobs)
-        if self._documents or self._settlements or self._inbox:
-            await self.enter()
-        if self._ended:
+        if self._group is None:
+            if self._claim is None and self._refusable is None and self._marks is None:
+                return self._stage()
+            if self._refusable is not None:
+                await self.enter()
+            else:
+                self._stand(self._writer.try_acquire() or await self._wait_for_turn())
+        group = self._group
+        if self._ended or group is None:
             raise ConfigurationError("this transaction has ended already")
-        group = self._group or await self._take_turn()
         try:
-            for cursor, _, _ in self._marks:
-                self._writer.verify(group, cursor, self._fence)
-            messages = prepare(self._messages)
-            self._apply()
-            if self._savepoint:
-                self._writer.connection.execute("RELEASE unit")
-                self._savepoint = False
+            self._check_marks(group)
+            messages = prepare(self._messages) if self._messages else None
+            if self._connection is not None:
+                if self._refusable is not None:
+                    self._refusable.apply(self._connection, self._sql, int(self._clock.now() * 1000))
+                self._connection.execute("RELEASE unit")
+                self._connection = None
         except sqlite3.Error as error:
             met = self._met(error)
             self._undo()
@@ -177,14 +189,30 @@ class SqliteUnit:
             raise
         self._ended = True
         group.units += 1
-        group.messages += messages
-        group.jobs += self._jobs
-        for cursor, tracker, position in self._marks:
-            assert self._fence is not None  # verified above
-            tracker.done(position)
-            group.marks[tracker] = (self._fence.group, *cursor.partition)
+        if messages:
+            group.messages += messages
+        if self._jobs:
+            group.jobs += self._jobs
+        if self._marks and self._fence is not None:
+            for cursor, tracker, position in self._marks:
+                tracker.done(position)
+                group.marks[tracker] = (self._fence.group, *cursor.partition)
         self._writer.leave()
         return group.durable
+
+    def _stage(self) -> Awaitable[object]:
+        """A unit that cannot be refused needs no turn."""
+        self._ended = True
+        if self._messages or self._jobs:
+            return self._writer.stage(self._messages or (), self._jobs or ())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def _check_marks(self, group: Group) -> None:
+        for cursor, _, _ in self._marks or ():
+            if cursor is not self._claim:
+                self._writer.verify(group, cursor, self._fence)
 
     async def discard(self) -> None:
         if not self._ended:
@@ -196,39 +224,11 @@ class SqliteUnit:
         if self._ended:
             return
         self._ended = True
-        if self._savepoint:
-            self._writer.connection.execute("ROLLBACK TO unit")
-            self._writer.connection.execute("RELEASE unit")
-            self._savepoint = False
+        if self._connection is not None:
+            self._connection.execute("ROLLBACK TO unit")
+            self._connection.execute("RELEASE unit")
+            self._connection = None
         self._writer.leave()
-
-    def _apply(self) -> None:
-        """What can be refused: documents, settlements, inbox marks."""
-        execute = self._writer.connection.execute
-        for key, data, expected in self._documents:
-            row = execute(self._sql["document"], (key,)).fetchone()
-            actual = row[0] if row else ABSENT
-            if expected is not None and expected != actual:
-                raise ConflictError(f"document {key!r}", expected=expected, actual=actual or None)
-            if data is None:
-                execute(self._sql["delete_document"], (key,))
-            else:
-                execute(self._sql["put"], (key, actual + 1, data))
-        now = int(self._clock.now() * 1000)
-        for job, retry_at, dead in self._settlements:
-            if retry_at is not None:
-                execute(self._sql["retry_job"], (retry_at, errors(job), job.id))
-                continue
-            lane = execute(self._sql["lane"], (job.id,)).fetchone()[0]
-            if dead:
-                execute(self._sql["bury_job"], (errors(job), now, job.lane, job.id))
-            else:
-                execute(self._sql["finish_job"], (job.id,))
-            if lane is not None:
-                execute(self._sql["next_of_lane"], (job.queue, lane, now))
-        for group, message in self._inbox:
-            if execute(self._sql["inbox"], (group, message.id, message.source, now)).rowcount == 0:
-                raise DuplicateError(f"{group}: {message.id} from {message.source} was handled before")
 
 
 def _check(sql: str) -> None:
@@ -238,9 +238,3 @@ def _check(sql: str) -> None:
         raise ConfigurationError(f"{word} cannot run inside a transaction of eventmill: it begins and ends by itself")
     if len(_harmless) < 10_000:
         _harmless.add(sql)
-
-
-def _done() -> asyncio.Future[None]:
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    done.set_result(None)
-    return done

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sqlite3
 import time
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 
 from eventmill.backends.sqlite.append import Appender, PreparedMessage, prepare
 from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.core import fork
 from eventmill.core.capabilities import Cursor, Fence, Job
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, LeaseLostError
@@ -94,7 +94,8 @@ class Writer:
         self.appender = Appender(self.connection, statements, clock)
         self._checkpointer: sqlite3.Connection | None = None
         self._synchronous = synchronous
-        self._pid = os.getpid()
+        self._fork = fork.count
+        self._loop = asyncio.get_running_loop()
         self._busy = False
         self._turns: deque[asyncio.Future[None]] = deque()
         self._staged: list[Staged] = []
@@ -109,10 +110,18 @@ class Writer:
     def _refuse_if_unusable(self) -> None:
         if self._closed:
             raise BackendError(f"{self.path} is closed")
-        if self._pid != os.getpid():
+        if self._fork != fork.count:
             raise BackendError(f"{self.path} was opened before a fork: open the App in the process that uses it")
 
     # Turns: one unit at a time runs statements.
+
+    def try_acquire(self) -> Group | None:
+        """Take the turn if that needs no waiting: nobody has it, and a transaction is open that is not too old."""
+        group = self._group
+        if group is None or self._busy or self._loop.time() - group.opened > HOLD or self._fork != fork.count:
+            return None
+        self._busy = True
+        return group
 
     async def acquire(self) -> Group:
         """Wait for the turn; returns the group to take part in, its transaction open."""
@@ -121,7 +130,7 @@ class Writer:
             await self._queue()
         self._busy = True
         try:
-            if self._group is not None and asyncio.get_running_loop().time() - self._group.opened > HOLD:
+            if self._group is not None and self._loop.time() - self._group.opened > HOLD:
                 await self._finish(self._commit())
             return self._group or await self._open()
         except BaseException:
@@ -134,8 +143,7 @@ class Writer:
         Whoever is running when the turn falls free may take it without waiting: handing it over would
         cost a round of the event loop for every unit.
         """
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
+        turn = self._loop.create_future()
         self._turns.append(turn)
         while True:
             try:
@@ -148,7 +156,7 @@ class Writer:
                 raise
             if not self._busy:
                 return
-            turn = loop.create_future()
+            turn = self._loop.create_future()
             self._turns.appendleft(turn)
 
     def leave(self) -> None:
@@ -162,7 +170,7 @@ class Writer:
     def stage(self, messages: Sequence[Message], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
         """Messages and jobs for the next commit; the positions come when they are durable."""
         self._refuse_if_unusable()
-        durable: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        durable: asyncio.Future[list[int]] = self._loop.create_future()
         self._staged.append(Staged(prepare(messages), jobs, durable))
         self._kick()
         return durable
@@ -195,7 +203,7 @@ class Writer:
     async def _open(self) -> Group:
         if not self._begin():
             await self._begin_patiently()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         durable: asyncio.Future[None] = loop.create_future()
         durable.add_done_callback(_retrieve)
         self._group = Group(durable, loop.time())
@@ -211,7 +219,7 @@ class Writer:
         return True
 
     async def _begin_patiently(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadline = loop.time() + self._busy_timeout
         pause = 0.0005
         while not self._begin():
@@ -228,7 +236,7 @@ class Writer:
         """Commit as soon as the tasks that are ready now have had their turn: they may join."""
         if not self._kicked and not self._busy and (self._staged or self._group):
             self._kicked = True
-            asyncio.get_running_loop().call_soon(self._run)
+            self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         self._kicked = False
@@ -313,7 +321,7 @@ class Writer:
 
     async def _flush(self) -> None:
         if self._commit_seconds > SLOW_COMMIT:
-            commit = asyncio.get_running_loop().run_in_executor(self._threads, self._commit_now)
+            commit = self._loop.run_in_executor(self._threads, self._commit_now)
             took = await self._finish(commit)
         else:
             took = self._commit_now()
@@ -326,7 +334,7 @@ class Writer:
         return time.perf_counter() - started
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -363,7 +371,7 @@ class Writer:
         except BackendError:
             return  # Locked or closing: the next commit asks again.
         try:
-            await self._finish(asyncio.get_running_loop().run_in_executor(self._threads, self._checkpoint_now))
+            await self._finish(self._loop.run_in_executor(self._threads, self._checkpoint_now))
         except sqlite3.Error:
             # A reader or another process is in the way; the WAL waits for the next time.
             self._checkpoint_due = (self.connection.total_changes, self.commits)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import uuid
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventmill.core.clock import Ids, ManualClock, SystemClock
+
+
+def test_sleepers_wake_at_their_own_moments_in_order() -> None:
+    async def main() -> list[tuple[str, float]]:
+        clock, woken = ManualClock(100.0), []
+
+        async def sleeper(name: str, *naps: float) -> None:
+            for nap in naps:
+                await clock.sleep(nap)
+                woken.append((name, clock.now()))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(sleeper("twice", 2.0, 2.0))
+            tasks.create_task(sleeper("late", 3.0))
+            tasks.create_task(sleeper("at once", 0.0))
+            cancelled = tasks.create_task(sleeper("never", 1.0))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            await clock.advance(3.5)
+            assert clock.now() == 103.5
+            await clock.advance(0.5)
+        return woken
+
+    assert asyncio.run(main()) == [("at once", 100.0), ("twice", 102.0), ("late", 103.0), ("twice", 104.0)]
+
+
+@given(st.lists(st.integers(-5, 5), max_size=50), st.integers(0, 2**32))
+def test_ids_are_uuids_of_version_7_that_grow_even_when_the_clock_does_not(steps: list[int], seed: int) -> None:
+    clock = ManualClock()
+    ids = Ids(clock, random.Random(seed))
+    made = [ids()]
+    for step in steps:
+        clock._now += step / 1000
+        made.append(ids())
+    for text in made:
+        identity = uuid.UUID(text)
+        assert str(identity) == text
+        assert (identity.version, identity.variant) == (7, uuid.RFC_4122)
+    assert all(first < second for first, second in pairwise(made))
+    assert uuid.UUID(made[0]).int >> 80 == int(ManualClock().now() * 1000)
+
+
+def test_ids_follow_from_their_seed() -> None:
+    first, second = (Ids(ManualClock(), random.Random(7)) for _ in range(2))
+    assert [first() for _ in range(5)] == [second() for _ in range(5)]
+    assert Ids(ManualClock())() != Ids(ManualClock())()
+
+
+def test_many_ids_of_one_millisecond_differ() -> None:
+    class Highest(random.Random):
+        def getrandbits(self, k: int, /) -> int:
+            return (1 << k) - 1
+
+    ids = Ids(ManualClock(), Highest())
+    made = [ids() for _ in range(10_000)]
+    assert made == sorted(set(made))
+    assert {len(text) for text in made} == {36}
+
+
+def test_a_forked_child_makes_other_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = Ids(ManualClock(), random.Random(1))
+    ids()
+    counter = ids._counter
+    pid = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+    assert int(ids()[-12:], 16) != counter + 1
+
+
+def test_the_system_clock_goes_on() -> None:
+    async def main() -> float:
+        clock = SystemClock()
+        before = clock.now()
+        await clock.sleep(0.01)
+        return clock.now() - before
+
+    assert asyncio.run(main()) > 0
