@@ -270,9 +270,8 @@ class App:
     async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         stopped = asyncio.create_task(self._stopped.wait())
         try:
-            await asyncio.wait(
-                [stopped, *tasks], return_when=asyncio.FIRST_EXCEPTION if tasks else asyncio.ALL_COMPLETED
-            )
+            # A subscription ends before it is told to only by an error that nothing was prepared for.
+            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for subscription in self._subscriptions:
                 subscription.stop()
             for task in tasks:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from typing import Any, TypedDict
 
 import msgspec
@@ -108,7 +109,7 @@ def test_what_was_never_registered_is_refused() -> None:
 
 
 def test_events_over_a_limit_are_refused_with_their_name() -> None:
-    with pytest.raises(MessageTooLargeError, match="order.placed is 1,048,599 bytes; the limit is 1,048,576"):
+    with pytest.raises(MessageTooLargeError, match=r"order.placed is 1,048,599 bytes; the limit is 1,048,576"):
         envelopes()(Order("7", "x" * 1_048_579))
     deep: Any = []
     for _ in range(3):
@@ -157,11 +158,9 @@ def test_a_source_must_be_text() -> None:
 
 
 @given(st.text())
-def test_any_text_as_key_is_either_carried_whole_or_refused(key: str) -> None:
-    try:
-        message = envelopes()(named("free", {}, key=key))
-    except MessageError as error:
-        assert "key" in str(error)
-        assert not key or "\0" in key or not key.isascii()
+def test_any_text_as_key_is_carried_whole_or_refused(key: str) -> None:
+    if not key or "\0" in key or len(key.encode(errors="replace")) > 500 or re.search("[\ud800-\udfff]", key):
+        with pytest.raises(MessageError, match="key"):
+            envelopes()(named("free", {}, key=key))
     else:
-        assert message.key == key
+        assert envelopes()(named("free", {}, key=key)).key == key

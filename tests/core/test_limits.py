@@ -12,7 +12,9 @@ from eventmill.core.limits import Limits, check_text, nesting
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='ab"\\[]{}é\n'),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet='"\\[{', max_size=3), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet='"\\[{', max_size=3), inner, max_size=4)
+    ),
     max_leaves=30,
 )
 

@@ -13,7 +13,7 @@ def test_names_that_keep_the_rule(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "a.", ".a", "a..b", "Order", "a b", "é", "a/b", "a\n", "x" * 201, None, 7])
 def test_names_that_break_the_rule_are_refused_with_the_field(name: object) -> None:
-    with pytest.raises(ConfigurationError, match="^topic="):
+    with pytest.raises(ConfigurationError, match=r"^topic="):
         check_name(name, "topic")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from eventmill.core.partition import partition_of
 
 
-@pytest.mark.parametrize(("key", "partition"), [("123456789", 0xCBF43926 % 16), ("", 0), ("é", 0x99F5AF43 % 16)])
+@pytest.mark.parametrize(("key", "partition"), [("123456789", 0xCBF43926 % 16), ("", 0), ("é", 0x0E048D3E % 16)])
 def test_partitions_are_stored_and_must_never_change(key: str, partition: int) -> None:
     assert partition_of(key, "id", 16) == partition
 

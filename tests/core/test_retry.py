@@ -17,7 +17,7 @@ draws = st.floats(0, 1, exclude_max=True)
 
 def waits(policy: RetryPolicy, draw: float = 0.5) -> list[float]:
     """The delays until the message is given up."""
-    found = []
+    found: list[float] = []
     while isinstance(outcome := policy.decide(len(found) + 1, OOPS, 0.0, draw), Retry):
         found.append(outcome.after)
     return found

@@ -97,7 +97,7 @@ class Log(Publisher, Protocol):
         ...
 
     async def end(self) -> Mapping[Partition, int]:
-        """The last position of each partition that ever had a message."""
+        """The last position of each partition that holds a message."""
         ...
 
     async def pending(self, after: Mapping[Partition, int], types: Types | None = None) -> Pending:

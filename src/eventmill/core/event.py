@@ -16,7 +16,6 @@ from eventmill.core.upcasting import Upcaster
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class EventMeta(msgspec.StructMeta):
     """Takes the class keywords of `Event`; all others go to msgspec (`kw_only=True`, `rename="camel"`, …)."""
 
@@ -44,6 +43,7 @@ class EventMeta(msgspec.StructMeta):
         return cls
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, frozen=True, metaclass=EventMeta):
     """Base of immutable events.
 

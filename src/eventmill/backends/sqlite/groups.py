@@ -10,6 +10,7 @@ import msgspec
 
 from eventmill.backends.sqlite.connection import connect
 from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.backends.sqlite.expiry import expire
 from eventmill.core.assignment import share
 from eventmill.core.capabilities import Balance, Cursor, Group, Types
 from eventmill.core.message import Partition
@@ -41,7 +42,7 @@ class SqliteGroups(Database):
 
         def work(connection: sqlite3.Connection) -> Balance:
             now = self.now()
-            self._expire(connection, now)
+            expire(connection, now)
             names = {name for (name,) in connection.execute(STATEMENTS["members"], (group,))}
             if member not in names:
                 connection.execute(STATEMENTS["bump"], (group,))
@@ -64,13 +65,6 @@ class SqliteGroups(Database):
             return Balance(acquired, give, held)
 
         return await self._write(work)
-
-    def _expire(self, connection: sqlite3.Connection, now: int) -> None:
-        for group, member in connection.execute(STATEMENTS["expired"], (now,)).fetchall():
-            connection.execute(STATEMENTS["drop_member"], (group, member))
-            connection.execute(STATEMENTS["abandon_cursors"], (group, member))
-            connection.execute(STATEMENTS["abandon_jobs"], (member,))
-            connection.execute(STATEMENTS["bump"], (group,))
 
     async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -99,7 +93,7 @@ class SqliteGroups(Database):
     async def bury(self, incarnation: str) -> None:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(STATEMENTS["bury"], (f"{incarnation}/",))
-            self._expire(connection, self.now())
+            expire(connection, self.now())
 
         await self._write(work)
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 
 from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.rows import jobs
 from eventmill.core.capabilities import Job
 
@@ -18,11 +19,14 @@ class SqliteJobs(Database):
 
     async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
         due = await self.next_due(queue)
-        if due is None or due > self.now():
+        if (due is None or due > self.now()) and not self._vanished():
             return []
 
         def work(connection: sqlite3.Connection) -> Sequence[Job]:
             now = self.now()
+            expire(connection, now)
+            milliseconds = int(lease * 1000)
+            connection.execute(STATEMENTS["join"], (queue, member, now + milliseconds, milliseconds))
             crashed = connection.execute(STATEMENTS["claimable_crashed"], (queue, now)).fetchone()
             if crashed:
                 return jobs(connection.execute(STATEMENTS["claim_one"], (member, crashed[0])).fetchall())
@@ -30,6 +34,9 @@ class SqliteJobs(Database):
             return sorted(jobs(rows), key=lambda job: (job.due, job.id))
 
         return await self._write(work)
+
+    def _vanished(self) -> bool:
+        return self.reader.execute(STATEMENTS["expired"], (self.now(),)).fetchone() is not None
 
     async def next_due(self, queue: str) -> int | None:
         due = self.reader.execute(STATEMENTS["next_due"], (queue,)).fetchone()[0]

@@ -62,9 +62,11 @@ class SqliteUnit:
         self._marks: list[tuple[Cursor, Tracker, int]] | None = None
 
     def append(self, messages: Sequence[Message]) -> None:
+        self._refuse_if_ended()
         self._messages = [*(self._messages or ()), *messages]
 
     def send(self, jobs: Sequence[Job]) -> None:
+        self._refuse_if_ended()
         self._jobs = [*(self._jobs or ()), *jobs]
 
     def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
@@ -83,9 +85,14 @@ class SqliteUnit:
         self._refused().inbox.append((group, message))
 
     def _refused(self) -> Refusable:
+        self._refuse_if_ended()
         if self._refusable is None:
             self._refusable = Refusable()
         return self._refusable
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            raise ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
 
     async def get(self, key: str) -> Document | None:
         connection = await self.enter()
@@ -147,8 +154,7 @@ class SqliteUnit:
         return self._connection
 
     async def _wait_for_turn(self) -> Group:
-        if self._ended:
-            raise ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
+        self._refuse_if_ended()
         return await self._writer.acquire()
 
     def _stand(self, group: Group) -> None:
@@ -169,9 +175,9 @@ class SqliteUnit:
                 await self.enter()
             else:
                 self._stand(self._writer.try_acquire() or await self._wait_for_turn())
+        self._refuse_if_ended()
         group = self._group
-        if self._ended or group is None:
-            raise ConfigurationError("this transaction has ended already")
+        assert group is not None  # the turn was taken above
         try:
             self._check_marks(group)
             messages = prepare(self._messages) if self._messages else None

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import sqlite3
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BAKERY, Call, Running
+from cli_calls import BAKERY, Call, Start
+
+from eventmill.cli.run import backlog
+from eventmill.cli.target import load_app
+from eventmill.runtime.scaling import Backlog, Scaling
+from eventmill.runtime.supervisor import Supervisor
 
 SLOW = BAKERY.replace(
     'await tx.execute("INSERT', 'import asyncio, os; await asyncio.sleep(0.02)\n    await tx.execute("INSERT'
 ).replace('(event.order, "")', "(event.order, str(os.getpid()))")
-
-Start = Callable[..., Running]
 
 
 def order(call: Call, *numbers: int) -> None:
@@ -106,6 +110,38 @@ def test_grows_with_a_backlog_and_says_why(folder: Path, call: Call, start: Star
     assert "scaling 1 → 2: " in said
     assert "messages wait, the oldest for" in said
     assert running.end() == 0, running.log.read_text()
+
+
+def test_scales_up_and_down_on_a_real_backlog(folder: Path, call: Call) -> None:
+    (folder / "bakery.py").write_text(SLOW)
+    order(call, *range(400))
+    app = load_app("bakery:app")
+    said: list[str] = []
+
+    async def play() -> None:
+        stop = asyncio.Event()
+        async with asyncio.timeout(60), app:
+            supervisor = Supervisor(
+                [sys.executable, "-m", "eventmill", "run", "bakery:app", "--worker"],
+                low=1,
+                high=2,
+                backlog=lambda: backlog([app]),
+                report=said.append,
+                on_death=app.store.bury,
+                scaling=Scaling(1, 2, grow_messages=10, settle=0.05, drain_within=0.05, shrink_after=0.3),
+                look_every=0.05,
+            )
+            running = asyncio.create_task(supervisor.run(stop))
+            while not said or not said[-1].startswith("scaling 2 → 1"):
+                await asyncio.sleep(0.02)
+                assert not running.done()
+            stop.set()
+            assert await running == 0
+            assert await backlog([app]) == Backlog(0, 0.0)
+
+    asyncio.run(play())
+    assert said[0].startswith("scaling 1 → 2: ")
+    assert sorted(baked(folder)) == sorted(f"k{each}" for each in range(400))
 
 
 def test_exit_codes(folder: Path, call: Call) -> None:

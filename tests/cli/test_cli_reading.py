@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Call, parsed
-from seeds import dead, group, log, message
+from cli_calls import Call, parsed
+from cli_seeds import dead, group, log, message
 
 from eventmill.core.capabilities import Types
+
+READING = [["tail"], ["topics"], ["groups"], ["dead"], ["outbox"], ["doctor"]]
 
 
 def test_tail_prints_the_log_in_order_and_filters_it(folder: Path, call: Call) -> None:
@@ -149,9 +151,6 @@ def test_forget_asks_and_removes_the_group(folder: Path, call: Call) -> None:
     assert "there are: bakery.bake" in call("groups", "forget", "bakery", "backery", "--yes", code=2).stderr
     call("groups", "forget", "bakery", "bakery.bake", "--yes")
     assert parsed(call("groups", "bakery", "--json")) == []
-
-
-READING = [["tail"], ["topics"], ["groups"], ["dead"], ["outbox"], ["doctor"]]
 
 
 @pytest.mark.parametrize("command", READING)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, parsed
-from seeds import dead, group, inside, log, message
+from cli_calls import Call, parsed
+from cli_seeds import dead, group, inside, log, message
 
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli import examination

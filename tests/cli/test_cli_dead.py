@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Call, parsed
-from seeds import GROUP, dead, group, message
+from cli_calls import Call, parsed
+from cli_seeds import GROUP, dead, group, message
 
 URL = "sqlite:///bakery.db"
 

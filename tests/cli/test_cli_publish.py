@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import Call
-from seeds import log, message
+from cli_calls import Call
+from cli_seeds import log, message
 
 
 def records(call: Call, target: str = "sqlite:///bakery.db") -> list[dict[str, object]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BAKERY, Call, Running, parsed
-from seeds import dead, group, inside, log, message
+from cli_calls import BAKERY, Call, Start, parsed
+from cli_seeds import dead, group, inside, log, message
 
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.core.message import Partition
@@ -66,7 +65,7 @@ def test_before_the_relay_first_ran_everything_is_pending(call: Call, folder: Pa
     assert (found["pending"], found["sent"], found["oldest_age"] >= 0) == (1, 0, True)
 
 
-def test_a_running_relay_empties_it(call: Call, folder: Path, start: Callable[..., Running]) -> None:
+def test_a_running_relay_empties_it(call: Call, folder: Path, start: Start) -> None:
     (folder / "bakery.py").write_text(BAKERY.replace('bakery.db",', 'bakery.db", broker="sqlite:///broker.db",'))
     lines = "".join(json.dumps({"order": f"k{number}"}) + "\n" for number in range(50))
     call("publish", "bakery", "bread.ordered", input=lines)
