@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from eventmill.app import App
 from eventmill.core.errors import ConfigurationError
-from eventmill.runtime.transaction import SyncTransaction
+from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 T = TypeVar("T")
 
@@ -72,11 +73,30 @@ class SyncApp:
         if self._loop is None:
             raise ConfigurationError("use SyncApp inside `with SyncApp(app) as client:`")
         loop = self._loop
-        manager = self._app.transaction()
-        transaction = self._call(manager.__aenter__())
+        opened: Future[tuple[Transaction, asyncio.Future[bool]]] = Future()
+        held = asyncio.run_coroutine_threadsafe(self._hold(opened), loop)
+        wait([opened, held], return_when=FIRST_COMPLETED)
+        if not opened.done():
+            held.result()
+        transaction, end = opened.result()
         try:
             yield SyncTransaction(transaction, loop)
-        except BaseException as error:
-            self._call(manager.__aexit__(type(error), error, error.__traceback__))
+        except BaseException:
+            loop.call_soon_threadsafe(end.set_result, False)
+            wait([held])
             raise
-        self._call(manager.__aexit__(None, None, None))
+        loop.call_soon_threadsafe(end.set_result, True)
+        held.result()
+
+    async def _hold(self, opened: Future[tuple[Transaction, asyncio.Future[bool]]]) -> None:
+        """Keep a transaction open in one task from its beginning to its end: it stands in a context variable of that task."""
+        end: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        with suppress(_Undone):
+            async with self._app.transaction() as transaction:
+                opened.set_result((transaction, end))
+                if not await end:
+                    raise _Undone
+
+
+class _Undone(Exception):
+    """The caller's block raised; its own error is on its way already."""

@@ -64,5 +64,6 @@ def dead(path: Path, messages: Sequence[Message], *, queue: str = GROUP) -> None
             errors = [JobError(at=1_700_000_000_000, attempt=1, error="ValueError: \x1b[31mred", trace=trace)]
             async with store.transaction() as tx:
                 tx.settle(msgspec.structs.replace(job, errors=errors), dead=True)
+        await store.release(queue, "one/1", None)
 
     inside(path, work)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 import re
 from typing import Any, TypedDict
 
@@ -39,9 +38,7 @@ def envelopes(limits: Limits | None = None) -> Envelopes:
     registry.add(Order, name="order.placed", key="id", version=3)
     registry.add(Payment, name="payment.taken", key="order", topic="money")
     counter = itertools.count(1)
-    return Envelopes(
-        "shop", ManualClock(1_700_000_000.123456), lambda: f"id-{next(counter)}", registry, limits, rng=random.Random(1)
-    )
+    return Envelopes("shop", ManualClock(1_700_000_000.123456), lambda: f"id-{next(counter)}", registry, limits)
 
 
 def test_a_message_of_its_own_begins_a_correlation() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from eventmill.core.trace import child_of
@@ -20,15 +18,17 @@ SPAN = "00f067aa0ba902b7"
     ],
 )
 def test_a_child_keeps_the_trace_and_has_its_own_span(parent: str, flags: str) -> None:
-    child = child_of(parent, random.Random(1).getrandbits)
+    child = child_of(parent, "id-1")
     assert child is not None
     version, trace, span, kept = child.split("-")
     assert (version, trace, kept, len(span)) == ("00", TRACE, flags, 16)
     assert span != SPAN
 
 
-def test_a_span_of_zeros_is_never_made() -> None:
-    assert child_of(f"00-{TRACE}-{SPAN}-01", lambda _: 0) == f"00-{TRACE}-0000000000000001-01"
+def test_each_child_has_a_span_of_its_own() -> None:
+    parent = f"00-{TRACE}-{SPAN}-01"
+    assert len({child_of(parent, f"id-{number}") for number in range(1000)}) == 1000
+    assert child_of(parent, "id-1") == child_of(parent, "id-1")
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_a_span_of_zeros_is_never_made() -> None:
     ],
 )
 def test_an_invalid_parent_has_no_child(parent: str) -> None:
-    assert child_of(parent, random.Random(1).getrandbits) is None
+    assert child_of(parent, "id-1") is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from eventmill.core.clock import Clock
@@ -21,11 +20,11 @@ from eventmill.core.trace import child_of
 class Envelopes:
     """Makes the message of an event, with identity, time and correlation.
 
-    source: the service's name, the CloudEvents `source` of all it publishes. rng: gives span ids
-    to the children of a traced message.
+    source: the service's name, the CloudEvents `source` of all it publishes. clock and ids: where
+    times, identities and the span ids that follow from them come from.
     """
 
-    __slots__ = ("_bits", "_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types")
+    __slots__ = ("_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types")
 
     def __init__(
         self,
@@ -34,8 +33,6 @@ class Envelopes:
         ids: Callable[[], str],
         registry: Registry = REGISTRY,
         limits: Limits | None = None,
-        *,
-        rng: random.Random | None = None,
     ) -> None:
         try:
             check_text(source, "source")
@@ -49,8 +46,6 @@ class Envelopes:
         self._limits = limits or Limits()
         self._max_bytes = self._limits.max_bytes
         self._max_depth = self._limits.max_depth
-        # Span ids need no secrecy, but must differ in a forked child: the module's own generator is seeded anew there.
-        self._bits = random.getrandbits if rng is None else rng.getrandbits
 
     def __call__(self, event: object) -> Message:
         """The message of an event of a registered type, or of `named` data; a Message is checked and returned as it is.
@@ -103,7 +98,7 @@ class Envelopes:
             correlation = parent.correlationid or parent.id
             causation = parent.id
             if parent.traceparent is not None:
-                trace = child_of(parent.traceparent, self._bits)
+                trace = child_of(parent.traceparent, identity)
         return Message(
             id=identity,
             source=self._source,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
+from hashlib import blake2b
 
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS = 0x03  # sampled, and random trace id: the others must be sent as zero
 
 
-def child_of(traceparent: str, bits: Callable[[int], int]) -> str | None:
+def child_of(traceparent: str, identity: str) -> str | None:
     """The same trace with a fresh span id, or None where the parent's text is not a traceparent.
 
-    bits: a source of so many random bits. The specification tells receivers to ignore an invalid one rather than to fail.
+    The span id follows from the child's identity, so it is as unique as that. The specification
+    tells receivers to ignore an invalid parent rather than to fail.
     """
     kept = _kept(traceparent)
-    return None if kept is None else f"{kept[0]}{bits(64) or 1:016x}{kept[1]}"
+    return None if kept is None else f"{kept[0]}{blake2b(identity.encode(), digest_size=8).hexdigest()}{kept[1]}"
 
 
 @lru_cache(maxsize=1024)

@@ -216,7 +216,10 @@ class Subscription:
         for partition, holding in self._holdings.items():
             before = holding.tracker.position
             if holding.tracker.in_flight == 0 and holding.tracker.cursor()[0] > before:
-                await self._settlement.note(holding, self._fence)
+                try:
+                    await self._settlement.note(holding, self._fence)
+                except LeaseLostError:
+                    continue  # the next balance tells what else was lost
             reported[partition] = holding.tracker.position
         if self.consumer.inbox and reported:
             await self._source.report(self.consumer.group, reported)

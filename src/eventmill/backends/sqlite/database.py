@@ -145,6 +145,8 @@ class Database:
         connection = await unit.enter()
         try:
             result = work(connection)
+            # What units of the same commit were told about leases may have changed.
+            self.writer.recheck_leases()
         except BaseException:
             await unit.discard()
             raise

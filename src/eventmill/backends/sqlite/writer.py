@@ -198,6 +198,11 @@ class Writer:
             if held.get(claim.partition) != claim.token:
                 raise LeaseLostError(f"{fence.group}: {claim.partition} was taken over from {fence.member}")
 
+    def recheck_leases(self) -> None:
+        """Leases were changed within the open transaction: ask again before the next unit stands on one."""
+        if self._group is not None:
+            self._group.held.clear()
+
     # Opening
 
     async def _open(self) -> Group:

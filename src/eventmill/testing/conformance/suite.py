@@ -115,12 +115,3 @@ def refused(kind: type[E]) -> Iterator[Caught[E]]:
         caught.error = error
     else:
         raise AssertionError(f"nothing was raised; {kind.__name__} was expected")
-
-
-async def eventually(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait in real time until something holds; fails after so many seconds."""
-    for _ in range(int(seconds / 0.01)):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"still not so after {seconds:g} s")
