@@ -187,9 +187,7 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_public_setting_of_an_app_is_documented() -> None:
     tree = ast.parse((ROOT / "src/eventmill/app.py").read_text(encoding="utf-8"))
-    (init,) = [
-        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__init__"
-    ]
+    (init,) = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
     text = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
     for argument in [*init.args.args[1:], *init.args.kwonlyargs]:
         assert re.search(rf"`{argument.arg}=?`", text), f"App({argument.arg}=…) is not in docs/reference/settings.md"

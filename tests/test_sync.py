@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from eventmill import App, ConfigurationError, SyncApp, SyncTransaction, named
+from eventmill import App, ConfigurationError, ConflictError, SyncApp, SyncTransaction, named
 
 
 def counted(client: SyncApp) -> int:
     with client.transaction() as tx:
         return int(tx.execute("SELECT count(*) FROM t")[0][0])
+
+
+def fail(client: SyncApp, error: type[Exception]) -> None:
+    with client.transaction() as tx:
+        tx.execute("INSERT INTO t VALUES (2)")
+        tx.publish(named("thing.done", {"n": 2}))
+        raise error
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{folder}/sync.db", "memory://"])
@@ -23,13 +30,9 @@ def test_transactions_commit_or_leave_nothing(url: str, tmp_path: Path) -> None:
         with client.transaction() as tx:
             tx.execute("INSERT INTO t VALUES (1)")
             tx.publish(named("thing.done", {"n": 1}))
-        with pytest.raises(ZeroDivisionError), client.transaction() as tx:
-            tx.execute("INSERT INTO t VALUES (2)")
-            tx.publish(named("thing.done", {"n": 2}))
-            raise ZeroDivisionError
-        with pytest.raises(StopIteration), client.transaction() as tx:
-            tx.execute("INSERT INTO t VALUES (3)")
-            raise StopIteration
+        for error in (ZeroDivisionError, StopIteration):
+            with pytest.raises(error):
+                fail(client, error)
         assert counted(client) == 1
         assert client.publish(named("thing.done", {"n": 3})) == [2], "the undone transactions published nothing"
 
@@ -54,7 +57,7 @@ def test_a_commit_that_fails_raises(tmp_path: Path) -> None:
         tx.put("key", b"1", expected=7)
 
     with SyncApp(App(f"sqlite:///{tmp_path}/sync.db")) as client:
-        with pytest.raises(Exception, match="expected version 7"), client.transaction() as tx:
+        with pytest.raises(ConflictError, match="expected version 7"), client.transaction() as tx:
             store(tx)
         assert client.publish(named("thing.done", 1)) == [1]
 

@@ -23,6 +23,7 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.runtime.handler import Context
+from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 from eventmill.settings import Settings
@@ -51,6 +52,7 @@ __all__ = [
     "Message",
     "MessageTooLargeError",
     "OutsideTransactionError",
+    "ResequencePolicy",
     "Retry",
     "RetryPolicy",
     "Rows",

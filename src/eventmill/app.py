@@ -27,6 +27,7 @@ from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
+from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.settlement import Settlement
 from eventmill.runtime.subscription import Limits, Subscription
 from eventmill.runtime.transaction import Transaction, current
@@ -101,6 +102,7 @@ class App:
         batch: int | None = None,
         on_dead: Literal["park", "skip"] = "park",
         timeout: float | None = None,
+        resequence: ResequencePolicy | None = None,
     ) -> Callable[[Function], Function]:
         """Handle messages: the decorated function becomes a consumer group.
 
@@ -114,6 +116,7 @@ class App:
         on_dead: after a dead letter its key's later messages `park` behind it, in order, until it is
         replayed or skipped; or `skip`: they go on without it.
         timeout: seconds after which a handler is interrupted, which counts as a failure.
+        resequence: for foreign sources that deliver out of order; see `ResequencePolicy`.
         """
 
         def register(function: Function) -> Function:
@@ -123,6 +126,7 @@ class App:
             made = consumer(
                 function, wanted, registry=self.registry, group=name, where=where, retry=retry,
                 concurrency=concurrency, batch=batch, on_dead=on_dead, timeout=timeout,
+                resequence=resequence,
             )  # fmt: skip
             self.consumers.append(made)
             return function

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -75,9 +75,6 @@ class SyncApp:
         loop = self._loop
         opened: Future[tuple[Transaction, asyncio.Future[bool]]] = Future()
         held = asyncio.run_coroutine_threadsafe(self._hold(opened), loop)
-        wait([opened, held], return_when=FIRST_COMPLETED)
-        if not opened.done():
-            held.result()
         transaction, end = opened.result()
         try:
             yield SyncTransaction(transaction, loop)
@@ -91,11 +88,17 @@ class SyncApp:
     async def _hold(self, opened: Future[tuple[Transaction, asyncio.Future[bool]]]) -> None:
         """Keep a transaction open in one task from its beginning to its end: it stands in a context variable of that task."""
         end: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        with suppress(_Undone):
+        try:
             async with self._app.transaction() as transaction:
                 opened.set_result((transaction, end))
                 if not await end:
                     raise _Undone
+        except _Undone:
+            return
+        except BaseException as error:
+            if opened.done():
+                raise  # the commit's error, for the end of the caller's block
+            opened.set_exception(error)
 
 
 class _Undone(Exception):

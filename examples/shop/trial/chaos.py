@@ -8,7 +8,7 @@ import random
 import signal
 from collections.abc import Callable, Sequence
 
-SETTLED = 0.7
+SETTLED = 0.9
 """Seconds after its start from which a worker counts as working."""
 
 ENOUGH = 3
@@ -21,7 +21,7 @@ PAUSED = 1.6
 class Chaos:
     """Strikes about every 0.6 seconds: mostly SIGKILL, sometimes SIGSTOP past the lease and SIGCONT.
 
-    One other worker at least is left at work where there are several; at most one is paused at a
+    Where there are several workers, one other is left at work as a rule; at most one is paused at a
     time. pids: the live workers, who are somebody else's to restart. lease: seconds. `enough` is set once a few were killed.
     """
 
@@ -68,9 +68,13 @@ class Chaos:
     def _strike(self, now: float, *, any_victim: bool) -> bool:
         awake = sorted(pid for pid in self._since if pid not in self._paused)
         working = [pid for pid in awake if now - self._since[pid] >= SETTLED]
-        if len(self._since) > 1 and len(working) < 2 and not any_victim:
-            return False
-        victims = working or (awake if any_victim else [])
+        victims = working
+        if len(working) < min(2, len(awake)):
+            if not any_victim:
+                return False
+            # Newcomers mostly, so that the one at work gets something done.
+            newcomers = [pid for pid in awake if pid not in working]
+            victims = working if working and self._random.random() < 0.3 else newcomers
         if not victims:
             return False
         victim = self._random.choice(victims)

@@ -34,15 +34,22 @@ def blocks(file: BinaryIO) -> Iterator[bytes]:
     if is_gzip(file):
         yield from _unpacked(file)
         return
-    while block := file.read(BLOCK):
+    while block := _read(file):
         yield block
+
+
+def _read(file: BinaryIO) -> bytes:
+    try:
+        return file.read(BLOCK)
+    except OSError as error:
+        raise DamagedError(f"the file cannot be read any further: {error.strerror}") from error
 
 
 def _unpacked(file: BinaryIO) -> Iterator[bytes]:
     member = zlib.decompressobj(wbits=31)
     packed = b""
     while True:
-        packed = packed or file.read(BLOCK)
+        packed = packed or _read(file)
         if not packed:
             if member.eof:
                 return

@@ -23,8 +23,8 @@ from .orders_file import OrdersFile
 
 T = TypeVar("T")
 
-AFTERMATH = 20.0
-"""For how many seconds after the last order chaos goes on at most, while there is work."""
+AFTERMATH = (5.0, 20.0)
+"""Chaos goes on after the last order for as long as feeding took, within these bounds, while there is work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
             try:
                 fed = await _unless(ended, _feed(options, source, screen))
                 if striking is not None:
-                    await _unless(ended, _aftermath(chaos, screen))
+                    await _unless(ended, _aftermath(chaos, loop.time() - began, screen))
             finally:
                 if striking is not None:
                     striking.cancel()
@@ -145,10 +145,11 @@ def _at_once(source: OrdersFile) -> Iterator[Arrival]:
     return (Arrival(0.0, events) for events in source)
 
 
-async def _aftermath(chaos: Chaos, screen: Screen) -> None:
+async def _aftermath(chaos: Chaos, feeding: float, screen: Screen) -> None:
     """Let chaos go on after the last order, until all is done or for a while, and until it has killed a few."""
     with suppress(TimeoutError), screen.bar("handling under chaos", 1000) as show:
-        async with asyncio.timeout(AFTERMATH):
+        least, most = AFTERMATH
+        async with asyncio.timeout(min(most, max(least, feeding))):
             await drained(_falling(show))
     await chaos.enough.wait()
 

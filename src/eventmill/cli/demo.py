@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -29,18 +30,24 @@ LEASE = 2.0
 FAILURES = ("lost", "duplicated", "out_of_order", "dead", "violations")
 
 
+class Figure(click.FloatRange):
+    """A number within bounds; click's own lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        figure = float(super().convert(value, param, ctx))
+        if not math.isfinite(figure):
+            self.fail(f"{figure} is not a finite number.", param, ctx)
+        return figure
+
+
 @click.command()
 @click.option(
     "--orders",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
     help="Invoice lines, .csv or .csv.gz; orders are made up without it.",
 )
-@click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=15.0, show_default=True, help="How long to make up orders."
-)
-@click.option(
-    "--rate", type=click.FloatRange(min=0.1), default=150.0, show_default=True, help="Made-up orders a second."
-)
+@click.option("--seconds", type=Figure(min=0.1), default=15.0, show_default=True, help="How long to make up orders.")
+@click.option("--rate", type=Figure(min=0.1), default=150.0, show_default=True, help="Made-up orders a second.")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
 @click.option("--chaos", is_flag=True, help="Kill and pause worker processes at random, at least once a second.")
 @click.option("--seed", type=int, default=1, show_default=True, help="What orders and chaos are drawn from.")
@@ -68,7 +75,8 @@ def demo(
     lost, handled twice or out of order, or does not add up between the services.
     """
     if worker:
-        _work()
+        # Under chaos a worker always finds that another took something over: that is the plan.
+        _work(logging.ERROR if chaos else logging.WARNING)
         return
     with _folder(keep) as folder:
         os.environ.update(EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE))
@@ -87,12 +95,12 @@ def demo(
             processes=processes,
             chaos=chaos,
             seed=seed,
-            worker=(sys.executable, "-m", "eventmill", "demo", "--worker"),
+            worker=(sys.executable, "-m", "eventmill", "demo", "--worker", *(["--chaos"] if chaos else [])),
         )
         screen = Screen()
         source = orders or f"{rate:g} made-up orders a second for {seconds:g} s"
         screen.say(f"a shop of five services in {processes} worker processes, under {folder}; {source}")
-        result = _interruptible(trial.trial(options, screen), (trial.TrialError,))
+        result = _interruptible(trial.trial(options, screen), (trial.TrialError, files.OrdersFileError))
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False))
     else:
@@ -144,9 +152,9 @@ def _shop(module: str) -> Any:
     return importlib.import_module(f"{SHOP}.{module}")
 
 
-def _work() -> None:
-    """Be one worker process: run all services until told to stop."""
-    logging.basicConfig(level=logging.WARNING, format="worker %(process)d: %(message)s", stream=sys.stderr)
+def _work(level: int) -> None:
+    """Be one worker process: run all services until told to stop. level: of what is logged to standard error."""
+    logging.basicConfig(level=level, format="worker %(process)d: %(message)s", stream=sys.stderr)
     end_with_parent(grace=10.0)
     asyncio.run(Service(_shop("services").APPS).run())
 

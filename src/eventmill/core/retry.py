@@ -96,3 +96,4 @@ def schedule(*delays: float, jitter: float = 0.0, max_age: float | None = None) 
 
 
 NO_RETRY = RetryPolicy(attempts=1, delays=())
+"""One attempt: the first failure is a dead letter."""

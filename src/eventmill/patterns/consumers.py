@@ -13,6 +13,7 @@ from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.handler import Handler
+from eventmill.runtime.resequencing import ResequencePolicy
 
 _PATTERN = re.compile(r"^(\*|([a-z0-9_-]+\.)+\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")
 
@@ -29,6 +30,7 @@ def consumer(
     batch: int | None = None,
     on_dead: Literal["park", "skip"] = "park",
     timeout: float | None = None,
+    resequence: ResequencePolicy | None = None,
 ) -> Consumer:
     """What `@app.on` makes of a function; see there for the meaning of each option."""
     name = function.__qualname__
@@ -54,6 +56,7 @@ def consumer(
         batch=batch,
         timeout=timeout,
         on_dead=on_dead,
+        resequence=resequence,
     )
 
 

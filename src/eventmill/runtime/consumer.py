@@ -10,6 +10,7 @@ from eventmill.core.capabilities import Types
 from eventmill.core.message import Message
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.runtime.handler import Handler
+from eventmill.runtime.resequencing import ResequencePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Consumer:
     a time. batch: how many messages the handler takes at most, or None for one by one.
     timeout: seconds a handler may take. on_dead: what becomes of a dead letter's key.
     inbox: whether repeats of a message are to be expected, and are to be dropped.
+    resequence: how to bring a foreign source's messages back into order.
     """
 
     group: str
@@ -34,3 +36,4 @@ class Consumer:
     timeout: float | None = None
     on_dead: Literal["park", "skip"] = "park"
     inbox: bool = False
+    resequence: ResequencePolicy | None = None

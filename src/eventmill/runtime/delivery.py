@@ -24,7 +24,7 @@ class Holding:
 class Delivery:
     """One message to handle, and the claim it is handled under: a partition's, or a job's."""
 
-    __slots__ = ("behind", "holding", "job", "lane", "message", "position", "recorded_at", "size")
+    __slots__ = ("behind", "holding", "job", "lane", "message", "note", "position", "recorded_at", "size")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Delivery:
         self.recorded_at = recorded_at
         self.size = len(message.data) + 500
         self.behind = behind
+        self.note: tuple[str, bytes] | None = None  # a document to store with the outcome
 
     @property
     def claim(self) -> Cursor | Job | None:

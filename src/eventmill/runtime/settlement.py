@@ -13,6 +13,7 @@ import msgspec
 from eventmill.core.capabilities import Fence, Job, JobError, Store, Unit
 from eventmill.core.clock import Clock
 from eventmill.core.context import handling
+from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
@@ -73,6 +74,7 @@ class Settlement:
                 current.reset(transaction_token)
                 transaction.close()
             if outcome is None:
+                point("handler.done")
                 for delivery in deliveries:
                     holding = delivery.holding
                     if holding is not None and delivery.position is not None:
@@ -81,6 +83,8 @@ class Settlement:
                         unit.settle(delivery.job)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
+                    if delivery.note is not None:
+                        unit.put(*delivery.note, expected=None)
                 durable = await unit.finish()
                 settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
                 return _NOTHING
@@ -179,6 +183,15 @@ class Settlement:
             unit.settle(_with(delivery.job, failure), retry_at=due)
         else:
             self._to_job(unit, delivery, self._job(delivery, attempts=1, due=due, errors=[failure]))
+        point("retry.staged")
+        return self._finished(delivery, await unit.finish(), settled)
+
+    async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
+        """Dead-letter a message that came out of order, without holding up its key for the one that is missing."""
+        unit = self._store.unit(delivery.claim, fence)
+        failure = self._failure(delivery, None, reason)
+        job = self._job(delivery, attempts=0, due=int(self._clock.now() * 1000), errors=[failure])
+        self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
         return self._finished(delivery, await unit.finish(), settled)
 
     async def _give_up(
@@ -198,12 +211,14 @@ class Settlement:
             job = self._job(delivery, attempts=1, due=int(self._clock.now() * 1000), errors=[failure])
             job = msgspec.structs.replace(job, state="dead", lane=job.lane if parks else None)
             self._to_job(unit, delivery, job)
+        point("dead.staged")
         return self._finished(delivery, await unit.finish(), settled)
 
     async def set_aside(self, delivery: Delivery, fence: Fence, settled: Settled) -> Durable:
         """Make a job of a message without trying it: behind its key, or due at once where that is free."""
         unit = self._store.unit(delivery.claim, fence)
         self._to_job(unit, delivery, self._job(delivery, attempts=0, due=int(self._clock.now() * 1000), errors=[]))
+        point("parked.staged")
         return self._finished(delivery, await unit.finish(), settled)
 
     async def note(self, holding: Holding, fence: Fence) -> None:
@@ -214,6 +229,8 @@ class Settlement:
 
     def _to_job(self, unit: Unit, delivery: Delivery, job: Job) -> None:
         unit.send([job])
+        if delivery.note is not None:
+            unit.put(*delivery.note, expected=None)
         if delivery.holding is not None and delivery.position is not None:
             unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
 

@@ -11,19 +11,18 @@ from itertools import count
 from eventmill.core.capabilities import Fence, Job, Log, Store
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendError, LeaseLostError
-from eventmill.core.message import Partition, Recorded
+from eventmill.core.message import Recorded
 from eventmill.runtime.consumer import Consumer
-from eventmill.runtime.delivery import Delivery, Holding
+from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.dispatcher import Dispatcher
 from eventmill.runtime.heartbeat import Heartbeat
+from eventmill.runtime.membership import Membership
+from eventmill.runtime.resequencing import Resequencing
 from eventmill.runtime.settlement import Settlement
 
 log = logging.getLogger("eventmill")
 
 PAGE = 256
-SUSPECTS = 64
-"""Messages of an abandoned partition that are retried one by one, because one of them may be what killed its holder."""
-
 GENERATION_EVERY = 0.25
 DUE_EVERY = 0.05
 RESTART_FIRST, RESTART_CAP = 0.1, 5.0
@@ -70,13 +69,29 @@ class Subscription:
         self._wake = asyncio.Event()
         self._stopping = False
         self._fence = Fence(consumer.group, member)
-        self._holdings: dict[Partition, Holding] = {}
+        self._membership = self._member_of(self._fence)
+        self._resequencing = self._resequencer()
         self._dispatcher: Dispatcher | None = None
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._blocked: dict[str, asyncio.Future[object]] = {}
         self._exclusive: Job | None = None
+        self._claim_next = False
         self._batch_end: tuple[asyncio.Future[object], list[Delivery]] | None = None
+
+    def _member_of(self, fence: Fence) -> Membership:
+        return Membership(
+            self.consumer,
+            source=self._source,
+            store=self._store,
+            settlement=self._settlement,
+            fence=fence,
+            lease=self._limits.lease,
+        )
+
+    def _resequencer(self) -> Resequencing | None:
+        policy = self.consumer.resequence
+        return None if policy is None else Resequencing(policy, self.consumer.group, self._store, self._clock)
 
     def stop(self) -> None:
         """Fetch nothing more; `run` returns when what is in hand is finished."""
@@ -107,7 +122,8 @@ class Subscription:
         """One membership, from joining to leaving."""
         member = f"{self._member}.{next(self._epochs)}"
         self._fence = Fence(self.consumer.group, member)
-        self._holdings = {}
+        self._membership = self._member_of(self._fence)
+        self._resequencing = self._resequencer()
         self._blocked = {}
         self._in_flight = self._in_flight_bytes = 0
         self._exclusive = None
@@ -126,7 +142,7 @@ class Subscription:
             await self._dispatcher.close()
             self._heartbeat.remove(member)
             try:
-                await self._store.release(self.consumer.group, member, None)
+                await self._membership.leave()
             except BackendError as error:
                 log.warning("%s: leases are left to run out: %s", self.consumer.group, error)
 
@@ -139,7 +155,6 @@ class Subscription:
     async def _loop(self, member: str) -> None:
         assert self._dispatcher is not None
         loop = asyncio.get_running_loop()
-        generation = -1
         balance_at = generation_at = due_at = 0.0
         while True:
             self._wake.clear()
@@ -148,81 +163,29 @@ class Subscription:
                 raise LeaseLostError(f"{member} was refused by the store")
             if self._stopping:
                 self._drop(self._dispatcher.abandon())
-                if self._in_flight == 0 and self._dispatcher.empty:
+                held = 0 if self._resequencing is None else self._resequencing.held
+                if self._in_flight == held and self._dispatcher.empty:
                     return
                 await self._wake.wait()
                 continue
             now = loop.time()
             if now >= generation_at:
                 generation_at = now + GENERATION_EVERY
-                seen = await self._store.generation(self.consumer.group)
-                if now >= balance_at or seen != generation:
-                    await self._balance(member)
-                    generation = await self._store.generation(self.consumer.group)
+                if now >= balance_at or await self._membership.changed():
+                    await self._membership.balance()
                     balance_at = now + self._limits.lease / 3
-            if any(holding.draining for holding in self._holdings.values()):
-                await self._give_back(member)
+            await self._membership.give_back()
             busy = False
             if self._exclusive is None:
                 busy = await self._fetch()
-                if now >= due_at:
+                if now >= due_at or self._claim_next:
                     due_at = now + DUE_EVERY
+                    self._claim_next = False
                     busy = await self._claim(member) or busy
             else:
                 self._run_exclusive()
             if not busy:
                 await self._wake.wait()
-
-    # Partitions
-
-    async def _partitions(self) -> list[Partition]:
-        topics = await self._source.topics()
-        wanted = self.consumer.topics(topics)
-        return [Partition(topic, number) for topic in sorted(wanted) for number in range(topics.get(topic, 0))]
-
-    async def _balance(self, member: str) -> None:
-        group = self.consumer.group
-        partitions = await self._partitions()
-        await self._store.enroll(group, self.consumer.types, partitions)
-        balance = await self._store.balance(group, member, partitions, self._limits.lease)
-        for partition, holding in list(self._holdings.items()):
-            if balance.held.get(partition) != holding.cursor.token:
-                holding.lost = True
-                del self._holdings[partition]
-        for cursor in balance.acquired:
-            self._holdings[cursor.partition] = Holding(cursor, SUSPECTS if cursor.abandoned else 0)
-        unknown = [partition for partition in balance.held if partition not in self._holdings]
-        if unknown:
-            # Held by this name, yet not known here: give it back rather than leave it unread.
-            await self._store.release(group, member, unknown)
-        for partition, holding in self._holdings.items():
-            holding.draining = partition in balance.surplus
-        await self._keep_idle_cursors()
-
-    async def _give_back(self, member: str) -> None:
-        done = [
-            partition
-            for partition, holding in self._holdings.items()
-            if holding.draining and holding.tracker.in_flight == 0
-        ]
-        if done:
-            for partition in done:
-                del self._holdings[partition]
-            await self._store.release(self.consumer.group, member, done)
-
-    async def _keep_idle_cursors(self) -> None:
-        """Note how far the log was looked through where nothing was to be handled: else trimming waits for it."""
-        reported = {}
-        for partition, holding in self._holdings.items():
-            before = holding.tracker.position
-            if holding.tracker.in_flight == 0 and holding.tracker.cursor()[0] > before:
-                try:
-                    await self._settlement.note(holding, self._fence)
-                except LeaseLostError:
-                    continue  # the next balance tells what else was lost
-            reported[partition] = holding.tracker.position
-        if self.consumer.inbox and reported:
-            await self._source.report(self.consumer.group, reported)
 
     # Fetching
 
@@ -231,13 +194,16 @@ class Subscription:
         room_bytes = self._limits.prefetch_bytes - self._in_flight_bytes
         if room * 2 < self._limits.prefetch or room_bytes <= 0:
             return False
-        after = {partition: holding.fetched for partition, holding in self._holdings.items() if not holding.draining}
-        page = await self._source.read(after, limit=min(room, PAGE), max_bytes=room_bytes, types=self.consumer.types)
+        if self._resequencing is not None and self._resequencing.due():
+            await self._hand_out([])
+        page = await self._source.read(
+            self._membership.unread(), limit=min(room, PAGE), max_bytes=room_bytes, types=self.consumer.types
+        )
         if not page.after:
             return False
         await self._take(page.messages)
         for partition, position in page.after.items():
-            holding = self._holdings.get(partition)
+            holding = self._membership.holdings.get(partition)
             if holding is not None:
                 holding.fetched = position
                 holding.tracker.scanned(position)
@@ -249,7 +215,7 @@ class Subscription:
         fresh: list[Delivery] = []
         suspects: list[Delivery] = []
         for recorded in messages:
-            holding = self._holdings.get(recorded.partition)
+            holding = self._membership.holdings.get(recorded.partition)
             if holding is None or not holding.tracker.start(recorded.position):
                 continue
             if not self._wanted(recorded):
@@ -269,16 +235,29 @@ class Subscription:
         if self.consumer.inbox:
             fresh = await self._drop_repeats(fresh)
             suspects = await self._drop_repeats(suspects)
-        waiting = await self._waiting({delivery.lane for delivery in fresh} | {d.lane for d in suspects})
-        for delivery in fresh:
-            delivery.behind = delivery.lane in waiting
         for delivery in (*suspects, *fresh):
             self._in_flight += 1
             self._in_flight_bytes += delivery.size
         for delivery in suspects:
             # In order before anything of the same key that follows.
             await self._set_aside(delivery)
-        self._dispatcher.offer(fresh)
+        await self._hand_out(fresh)
+
+    async def _hand_out(self, deliveries: Sequence[Delivery]) -> None:
+        assert self._dispatcher is not None
+        if self._resequencing is not None:
+            ordered = await self._resequencing.sort(deliveries)
+            for delivery in ordered.repeats:
+                if delivery.holding is not None and delivery.position is not None:
+                    delivery.holding.tracker.done(delivery.position)
+            self._drop(ordered.repeats)
+            for delivery, reason in ordered.parked:
+                await self._settlement.park(delivery, self._fence, self._settled, reason)
+            deliveries = ordered.deliver
+        waiting = await self._waiting({delivery.lane for delivery in deliveries})
+        for delivery in deliveries:
+            delivery.behind = delivery.lane in waiting
+        self._dispatcher.offer(deliveries)
 
     def _wanted(self, recorded: Recorded) -> bool:
         if self.consumer.where is None:
@@ -420,6 +399,8 @@ class Subscription:
             self._fence.valid = False
         else:
             self.handled += len(deliveries)
+            # A job that ended lets the next of its lane go: a busy key would never catch up by waiting for the clock.
+            self._claim_next = self._claim_next or any(delivery.job is not None for delivery in deliveries)
         self._drop(deliveries)
 
     def _drop(self, deliveries: Sequence[Delivery]) -> None:

@@ -13,6 +13,7 @@ from eventmill.backends.sqlite.database import STATEMENTS, Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.core.assignment import share
 from eventmill.core.capabilities import Balance, Cursor, Group, Types
+from eventmill.core.crash import point
 from eventmill.core.message import Partition
 
 
@@ -64,7 +65,10 @@ class SqliteGroups(Database):
             held.update({cursor.partition: cursor.token for cursor in acquired})
             return Balance(acquired, give, held)
 
-        return await self._write(work)
+        balance = await self._write(work)
+        if balance.acquired:
+            point("lease.taken")
+        return balance
 
     async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
         def work(connection: sqlite3.Connection) -> None:
@@ -78,6 +82,7 @@ class SqliteGroups(Database):
                 )
             connection.execute(STATEMENTS["bump"], (group,))
 
+        point("lease.release")
         await self._write(work)
 
     def beat(self, members: Collection[str], lease: float) -> None:

@@ -10,6 +10,7 @@ from eventmill.backends.sqlite.database import STATEMENTS, Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.rows import jobs
 from eventmill.core.capabilities import Job
+from eventmill.core.crash import point
 
 PRUNE_BATCH = 1_000
 
@@ -33,7 +34,10 @@ class SqliteJobs(Database):
             rows = connection.execute(STATEMENTS["claim"], (member, queue, now, limit)).fetchall()
             return sorted(jobs(rows), key=lambda job: (job.due, job.id))
 
-        return await self._write(work)
+        claimed = await self._write(work)
+        if claimed:
+            point("job.claimed")
+        return claimed
 
     def _vanished(self) -> bool:
         return self.reader.execute(STATEMENTS["expired"], (self.now(),)).fetchone() is not None

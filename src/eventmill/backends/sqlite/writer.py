@@ -27,6 +27,7 @@ from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.core import fork
 from eventmill.core.capabilities import Cursor, Fence, Job
 from eventmill.core.clock import Clock
+from eventmill.core.crash import point
 from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, LeaseLostError
 from eventmill.core.message import Message
 from eventmill.core.tracker import Tracker
@@ -206,6 +207,7 @@ class Writer:
     # Opening
 
     async def _open(self) -> Group:
+        point("transaction.begin")
         if not self._begin():
             await self._begin_patiently()
         loop = self._loop
@@ -335,7 +337,9 @@ class Writer:
 
     def _commit_now(self) -> float:
         started = time.perf_counter()
+        point("commit.before")
         self.connection.execute("COMMIT")
+        point("commit.after")
         return time.perf_counter() - started
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -386,7 +390,9 @@ class Writer:
     def _checkpoint_now(self) -> None:
         if self._checkpointer is None:
             self._checkpointer = connect(self.path, synchronous=self._synchronous)
+        point("checkpoint.begin")
         self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        point("checkpoint.end")
 
     async def close(self) -> None:
         """Commit what is staged, then close. Later calls are refused."""
