@@ -2,7 +2,7 @@
 
 from eventmill import outbox
 from eventmill.app import App
-from eventmill.core.capabilities import ABSENT, Document, Rows
+from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
     BackendUnavailableError,
@@ -22,6 +22,7 @@ from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
+from eventmill.core.rows import Rows
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service

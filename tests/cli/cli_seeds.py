@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from eventmill.backends.sqlite.backend import SqliteBackend
-from eventmill.core.capabilities import Job, JobError, Types
+from eventmill.core.job import Job, JobError
 from eventmill.core.message import Message, Partition
+from eventmill.core.reading import Types
 
 GROUP = "bakery.bake"
 

@@ -13,7 +13,7 @@ import pytest
 from cli_calls import Call, parsed
 from cli_seeds import dead, group, log, message
 
-from eventmill.core.capabilities import Types
+from eventmill.core.reading import Types
 
 READING = [["tail"], ["topics"], ["groups"], ["dead"], ["outbox"], ["doctor"]]
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eventmill import App
-from eventmill.core.capabilities import Log, Row
+from eventmill.core.capabilities import Log
 from eventmill.core.message import Partition
+from eventmill.core.rows import Row
 
 from ..services import APPS
 from .expectation import SUBSCRIPTIONS

@@ -13,7 +13,8 @@ from eventmill.cli.output import counted, document, moment, note, safe, table
 from eventmill.cli.place import opened
 from eventmill.cli.record import fields
 from eventmill.cli.standard import StandardGroup, confirm
-from eventmill.core.capabilities import Job, Store
+from eventmill.core.capabilities import Store
+from eventmill.core.job import Job
 
 PAGE = 500
 

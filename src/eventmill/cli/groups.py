@@ -11,7 +11,8 @@ import click
 from eventmill.cli.output import document, moment, note, span, table
 from eventmill.cli.place import opened
 from eventmill.cli.standard import StandardGroup, confirm
-from eventmill.core.capabilities import Group, Pending, Types
+from eventmill.core.claims import Group
+from eventmill.core.reading import Pending, Types
 
 
 @click.group(cls=StandardGroup)

@@ -14,7 +14,8 @@ import click
 from eventmill.backends.connect import StoreBackend
 from eventmill.cli.output import counted, document, moment, note, span, table
 from eventmill.cli.place import opened
-from eventmill.core.capabilities import Group, Log, Store
+from eventmill.core.capabilities import Log, Store
+from eventmill.core.claims import Group
 from eventmill.core.message import Message, Partition
 from eventmill.patterns.relay import RELAY
 

@@ -13,7 +13,8 @@ from eventmill.app import App
 from eventmill.backends.connect import StoreBackend, connect
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli.target import is_url, load_app
-from eventmill.core.capabilities import Group, Pending
+from eventmill.core.claims import Group
+from eventmill.core.reading import Pending
 from eventmill.patterns.relay import RELAY
 
 

@@ -9,8 +9,9 @@ import click
 from eventmill.cli.output import document
 from eventmill.cli.place import opened
 from eventmill.cli.record import line, recorded_fields
-from eventmill.core.capabilities import Log, Types
+from eventmill.core.capabilities import Log
 from eventmill.core.message import Partition
+from eventmill.core.reading import Types
 
 PAGE = 500
 

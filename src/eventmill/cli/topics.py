@@ -14,8 +14,9 @@ from eventmill.cli.output import counted, document, moment, note, span, table
 from eventmill.cli.parameters import seconds, size
 from eventmill.cli.place import opened
 from eventmill.cli.standard import StandardGroup
-from eventmill.core.capabilities import Log, Trimmed
+from eventmill.core.capabilities import Log
 from eventmill.core.message import Partition
+from eventmill.core.reading import Trimmed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,49 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
-
-from eventmill.core.message import Message, Partition, Recorded
+from eventmill.core.claims import Balance, Cursor, Fence, Group
+from eventmill.core.document import Document
+from eventmill.core.job import Job
+from eventmill.core.message import Message, Partition
+from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
-
-Row = tuple[Any, ...]
-SqlParameters = Sequence[object] | Mapping[str, object]
-
-
-class Rows(list[Row]):
-    """The rows of a statement; `rowcount` is how many it changed, `columns` their names."""
-
-    __slots__ = ("columns", "rowcount")
-
-    def __init__(self, rows: Sequence[Row] = (), rowcount: int = -1, columns: Sequence[str] = ()) -> None:
-        super().__init__(rows)
-        self.rowcount = rowcount
-        self.columns = tuple(columns)
-
-
-@dataclass(frozen=True, slots=True)
-class Types:
-    """Which event types of its topics a reader wants: exact names, and prefixes (`order.` for `order.*`)."""
-
-    names: frozenset[str] = frozenset()
-    prefixes: frozenset[str] = frozenset()
-
-    def accepts(self, name: str) -> bool:
-        return name in self.names or any(name.startswith(prefix) for prefix in self.prefixes)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What one read found, and how far each partition was looked through.
-
-    `after` moves past messages of other types, too: a reader goes on from there.
-    """
-
-    messages: Sequence[Recorded]
-    after: Mapping[Partition, int]
 
 
 class Publisher(Protocol):
@@ -132,92 +98,6 @@ class Log(Publisher, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A partition as it was handed to a member.
-
-    `token` grows with each change of hands; a commit under an older one is refused. `abandoned`:
-    the last holder vanished without giving it back, so what it was doing may have killed it.
-    """
-
-    partition: Partition
-    position: int
-    ahead: Sequence[int]
-    token: int
-    abandoned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """One step of a group's spreading: what this member took over, what it should give back."""
-
-    acquired: Sequence[Cursor]
-    surplus: Sequence[Partition]
-    held: Mapping[Partition, int]
-
-
-class Fence:
-    """What a unit of work stands on: a member of a group and its incarnation.
-
-    When a commit that a member took part in fails, the store turns `valid` off, and every later
-    unit under the same fence is refused: nothing may overtake what was lost. The member then
-    makes a new fence and starts again from the stored cursors.
-    """
-
-    __slots__ = ("group", "member", "valid")
-
-    def __init__(self, group: str, member: str) -> None:
-        self.group = group
-        self.member = member
-        self.valid = True
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One unit of work that is claimed, fenced and settled by itself: a delayed retry, a timer.
-
-    queue: who works on it. lane: jobs of one queue and lane run one after another, in order of
-    their ids; None for no order. due: milliseconds since 1970 UTC. attempts: claims so far.
-    position and partition: where the message stands in the log it came from, if it did.
-    errors: what went wrong so far, newest last.
-    """
-
-    queue: str
-    message: Message
-    due: int = 0
-    lane: str | None = None
-    attempts: int = 0
-    position: int | None = None
-    partition: Partition | None = None
-    recorded_at: int = 0
-    errors: list[JobError] = msgspec.field(default_factory=list)
-    id: int = 0
-    state: str = "due"
-    token: int = 0
-    crashed: bool = False
-
-
-class JobError(msgspec.Struct, frozen=True, kw_only=True):
-    """One failed attempt. at: milliseconds since 1970 UTC."""
-
-    at: int
-    attempt: int
-    error: str
-    trace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A keyed value. The first write makes version 1."""
-
-    key: str
-    version: int
-    data: bytes
-
-
-ABSENT = 0
-"""Expected version of a document that must not exist yet."""
-
-
 class Transaction(Protocol):
     """One unit of work: everything in it commits together, with the handled message's mark, or not at all.
 
@@ -291,36 +171,6 @@ class Unit(Transaction, Protocol):
     async def discard(self) -> None:
         """Undo everything of the unit."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A consumer group as the store knows it. members: live member names with how many partitions each holds."""
-
-    name: str
-    types: Types | None
-    cursors: Mapping[Partition, int]
-    members: Mapping[str, int]
-    retrying: int = 0
-    parked: int = 0
-    dead: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What a reader has before it. oldest: milliseconds since 1970 UTC of the first one's append, None if none."""
-
-    messages: int
-    oldest: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Trimmed:
-    """What a trim removed, and the group it had to stop for, if one was in the way."""
-
-    messages: int
-    held_by: str | None = None
-    held_at: int | None = None
 
 
 class Store(Protocol):

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from eventmill.core.capabilities import Types
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Message
+from eventmill.core.reading import Types
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.runtime.consumer import Consumer

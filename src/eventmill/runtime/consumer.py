@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eventmill.core.capabilities import Types
 from eventmill.core.message import Message
+from eventmill.core.reading import Types
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.runtime.handler import Handler
 from eventmill.runtime.resequencing import ResequencePolicy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eventmill.core.capabilities import Cursor, Job
+from eventmill.core.claims import Cursor
+from eventmill.core.job import Job
 from eventmill.core.message import Message
 from eventmill.core.tracker import Tracker
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eventmill.core.capabilities import Fence, Log, Store
+from eventmill.core.capabilities import Log, Store
+from eventmill.core.claims import Fence
 from eventmill.core.errors import LeaseLostError
 from eventmill.core.message import Partition
 from eventmill.runtime.consumer import Consumer
@@ -45,7 +46,9 @@ class Membership:
                 holding.lost = True
                 del self.holdings[partition]
         for cursor in balance.acquired:
-            self.holdings[cursor.partition] = Holding(cursor, SUSPECTS if cursor.abandoned and self._consumer.resequence is None else 0)
+            self.holdings[cursor.partition] = Holding(
+                cursor, SUSPECTS if cursor.abandoned and self._consumer.resequence is None else 0
+            )
         unknown = [partition for partition in balance.held if partition not in self.holdings]
         if unknown:
             # Held by this name, yet not known here: give it back rather than leave it unread.

@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from eventmill.core.capabilities import Fence, Job, JobError, Store, Unit
+from eventmill.core.capabilities import Store, Unit
+from eventmill.core.claims import Fence
 from eventmill.core.clock import Clock
 from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError
+from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding

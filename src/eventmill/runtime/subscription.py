@@ -8,9 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from eventmill.core.capabilities import Fence, Job, Log, Store
+from eventmill.core.capabilities import Log, Store
+from eventmill.core.claims import Fence
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendError, LeaseLostError
+from eventmill.core.job import Job
 from eventmill.core.message import Recorded
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery

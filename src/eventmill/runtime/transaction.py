@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import TypeVar
 
-from eventmill.core.capabilities import Document, Rows, SqlParameters, Unit
+from eventmill.core.capabilities import Unit
+from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import OutsideTransactionError
+from eventmill.core.rows import Rows, SqlParameters
 
 T = TypeVar("T")
 

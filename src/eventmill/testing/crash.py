@@ -90,7 +90,7 @@ class Crash:
 def arm(environment: Mapping[str, str] | None = None) -> None:
     """Die where the environment says. Without its variables this does nothing.
 
-    A program calls it once, before it opens anything; its children do not inherit it.
+    A program calls it once, before it opens anything.
     """
     environment = os.environ if environment is None else environment
     where = environment.get(VARIABLE)

@@ -10,21 +10,13 @@ from typing import Self
 from eventmill.backends.memory.jobs import DEAD, DUE, PARKED
 from eventmill.backends.memory.state import State, state_of
 from eventmill.backends.memory.unit import MemoryUnit
-from eventmill.core.capabilities import (
-    Balance,
-    Cursor,
-    Fence,
-    Group,
-    Job,
-    Page,
-    Pending,
-    Transaction,
-    Trimmed,
-    Types,
-)
+from eventmill.core.capabilities import Transaction
+from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
+from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
+from eventmill.core.reading import Page, Pending, Trimmed, Types
 
 
 class MemoryBackend:

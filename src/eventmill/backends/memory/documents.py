@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eventmill.core.capabilities import ABSENT, Document
+from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConflictError
 
 

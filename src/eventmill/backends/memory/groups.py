@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from eventmill.backends.memory.lease import Lease
 from eventmill.core.assignment import share
-from eventmill.core.capabilities import Balance, Cursor, Fence, Types
+from eventmill.core.claims import Balance, Cursor, Fence
 from eventmill.core.errors import ConfigurationError, LeaseLostError
 from eventmill.core.message import Partition
+from eventmill.core.reading import Types
 
 
 @dataclass(slots=True)

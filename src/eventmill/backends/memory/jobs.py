@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from eventmill.backends.memory.lease import Lease
-from eventmill.core.capabilities import Job
 from eventmill.core.errors import LeaseLostError
+from eventmill.core.job import Job
 
 DUE = "due"
 PARKED = "parked"

@@ -9,10 +9,10 @@ from operator import attrgetter
 
 import msgspec
 
-from eventmill.core.capabilities import Page, Pending, Trimmed, Types
 from eventmill.core.errors import ConfigurationError, EncodeError
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
+from eventmill.core.reading import Page, Pending, Trimmed, Types
 
 _POSITION = attrgetter("position")
 

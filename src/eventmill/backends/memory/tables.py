@@ -6,8 +6,8 @@ import sqlite3
 import weakref
 from collections.abc import Sequence
 
-from eventmill.core.capabilities import Rows, SqlParameters
 from eventmill.core.errors import BackendError, ConfigurationError
+from eventmill.core.rows import Rows, SqlParameters
 
 _CONTROL = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "VACUUM"})
 

@@ -8,15 +8,18 @@ from collections.abc import Awaitable, Mapping, Sequence
 from eventmill.backends.memory.documents import Put
 from eventmill.backends.memory.jobs import Settlement
 from eventmill.backends.memory.state import State
-from eventmill.core.capabilities import Cursor, Document, Fence, Job, Rows, SqlParameters
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
+from eventmill.core.document import Document
 from eventmill.core.errors import (
     ConfigurationError,
     DuplicateError,
     LeaseLostError,
     OutsideTransactionError,
 )
+from eventmill.core.job import Job
 from eventmill.core.message import Message
+from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
 
 

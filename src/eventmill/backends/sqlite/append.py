@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from eventmill.backends.sqlite.rows import attributes, job_row
-from eventmill.core.capabilities import Job
 from eventmill.core.clock import Clock
 from eventmill.core.errors import EncodeError
+from eventmill.core.job import Job
 from eventmill.core.message import Message
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
 

@@ -17,9 +17,11 @@ from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.backends.sqlite.unit import SqliteUnit
 from eventmill.backends.sqlite.watcher import Watcher
 from eventmill.backends.sqlite.writer import Writer
-from eventmill.core.capabilities import Cursor, Fence, Job, Transaction
+from eventmill.core.capabilities import Transaction
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock, SystemClock
 from eventmill.core.errors import BackendError, BackendUnavailableError
+from eventmill.core.job import Job
 
 T = TypeVar("T")
 

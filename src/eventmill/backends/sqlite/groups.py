@@ -12,9 +12,10 @@ from eventmill.backends.sqlite.connection import connect
 from eventmill.backends.sqlite.database import STATEMENTS, Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.core.assignment import share
-from eventmill.core.capabilities import Balance, Cursor, Group, Types
+from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
 from eventmill.core.message import Partition
+from eventmill.core.reading import Types
 
 
 class SqliteGroups(Database):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from eventmill.backends.sqlite.database import STATEMENTS, Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.rows import jobs
-from eventmill.core.capabilities import Job
 from eventmill.core.crash import point
+from eventmill.core.job import Job
 
 PRUNE_BATCH = 1_000
 

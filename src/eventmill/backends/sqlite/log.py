@@ -9,9 +9,9 @@ from functools import lru_cache
 
 from eventmill.backends.sqlite.database import STATEMENTS, Database
 from eventmill.backends.sqlite.rows import recorded
-from eventmill.core.capabilities import Page, Pending, Trimmed, Types
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Message, Partition
+from eventmill.core.reading import Page, Pending, Trimmed, Types
 
 SCAN = 50_000
 """Positions looked through in one read at most, so that a read stays short however rare its types are."""

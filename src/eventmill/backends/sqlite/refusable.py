@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from eventmill.backends.sqlite.rows import errors
-from eventmill.core.capabilities import ABSENT, Job
+from eventmill.core.document import ABSENT
 from eventmill.core.errors import ConflictError, DuplicateError
+from eventmill.core.job import Job
 from eventmill.core.message import Message
 
 

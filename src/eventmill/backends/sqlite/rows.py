@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from eventmill.core.capabilities import Job, JobError
+from eventmill.core.job import Job, JobError
 from eventmill.core.message import JSON, Message, Partition, Recorded
 
 LogRow = tuple[int, str, int, str, str | None, int | None, str, int, bytes, bytes]

@@ -9,11 +9,15 @@ from collections.abc import Awaitable, Sequence
 from eventmill.backends.sqlite.append import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
 from eventmill.backends.sqlite.refusable import Refusable
-from eventmill.backends.sqlite.writer import Group, Writer
-from eventmill.core.capabilities import ABSENT, Cursor, Document, Fence, Job, Rows, SqlParameters
+from eventmill.backends.sqlite.group import Group
+from eventmill.backends.sqlite.writer import Writer
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
+from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.job import Job
 from eventmill.core.message import Message
+from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
 
 _TRANSACTION_WORDS = frozenset(

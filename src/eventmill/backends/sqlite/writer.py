@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import sqlite3
 import time
@@ -22,15 +23,19 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from eventmill.backends.sqlite.append import Appender, PreparedMessage, prepare
+from eventmill.backends.sqlite.append import Appender, prepare
+from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.backends.sqlite.group import Group, Staged
 from eventmill.core import fork
-from eventmill.core.capabilities import Cursor, Fence, Job
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
 from eventmill.core.crash import point
 from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, LeaseLostError
+from eventmill.core.job import Job
 from eventmill.core.message import Message
-from eventmill.core.tracker import Tracker
+
+log = logging.getLogger("eventmill")
 
 T = TypeVar("T")
 
@@ -39,38 +44,6 @@ SLOW_COMMIT = 0.002
 
 HOLD = 0.02
 """Seconds after which an open transaction takes no further unit: other processes want to write, too."""
-
-CHECKPOINT_CHANGES = 8_000
-CHECKPOINT_COMMITS = 512
-
-
-class Staged:
-    """Messages and jobs of one caller that wait for the next commit."""
-
-    __slots__ = ("durable", "jobs", "messages")
-
-    def __init__(
-        self, messages: Sequence[PreparedMessage], jobs: Sequence[Job], durable: asyncio.Future[list[int]]
-    ) -> None:
-        self.messages = messages
-        self.jobs = jobs
-        self.durable = durable
-
-
-class Group:
-    """The units of one commit."""
-
-    __slots__ = ("durable", "fences", "held", "jobs", "marks", "messages", "opened", "units")
-
-    def __init__(self, durable: asyncio.Future[None], opened: float) -> None:
-        self.durable = durable
-        self.opened = opened
-        self.units = 0
-        self.messages: list[PreparedMessage] = []
-        self.jobs: list[Job] = []
-        self.marks: dict[Tracker, tuple[str, str, int]] = {}
-        self.fences: set[Fence] = set()
-        self.held: dict[Fence, dict[tuple[str, int], int]] = {}
 
 
 class Writer:
@@ -93,8 +66,7 @@ class Writer:
         self._busy_timeout = busy_timeout
         self._committed = committed
         self.appender = Appender(self.connection, statements, clock)
-        self._checkpointer: sqlite3.Connection | None = None
-        self._synchronous = synchronous
+        self._checkpoints = Checkpoints(path, synchronous)
         self._fork = fork.count
         self._loop = asyncio.get_running_loop()
         self._busy = False
@@ -105,7 +77,6 @@ class Writer:
         self._commit_seconds = SLOW_COMMIT
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="eventmill-commit")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._checkpoint_due = (0, 0)
         self._closed = False
 
     def _refuse_if_unusable(self) -> None:
@@ -363,36 +334,22 @@ class Writer:
             raise asyncio.CancelledError
         return future.result()
 
-    # Checkpointing
-
     def _maybe_checkpoint(self) -> None:
-        changes, commits = self._checkpoint_due
-        now = self.connection.total_changes
-        if now - changes < CHECKPOINT_CHANGES and self.commits - commits < CHECKPOINT_COMMITS:
-            return
-        self._checkpoint_due = (now, self.commits)
-        self._spawn(self._checkpoint())
+        if self._checkpoints.due(self.connection.total_changes, self.commits):
+            self._spawn(self._checkpoint())
 
     async def _checkpoint(self) -> None:
-        """Move the WAL's pages into the database while the write lock is held: nobody can reset the WAL meanwhile."""
+        """Move the WAL's pages into the database with the write lock held: nobody can reset the WAL meanwhile."""
         try:
             await self.acquire()
         except BackendError:
             return  # Locked or closing: the next commit asks again.
         try:
-            await self._finish(self._loop.run_in_executor(self._threads, self._checkpoint_now))
-        except sqlite3.Error:
-            # A reader or another process is in the way; the WAL waits for the next time.
-            self._checkpoint_due = (self.connection.total_changes, self.commits)
+            await self._finish(self._loop.run_in_executor(self._threads, self._checkpoints.run))
+        except sqlite3.Error as error:
+            log.info("%s: the checkpoint waits for the next time: %s", self.path, error)
         finally:
             self.leave()
-
-    def _checkpoint_now(self) -> None:
-        if self._checkpointer is None:
-            self._checkpointer = connect(self.path, synchronous=self._synchronous)
-        point("checkpoint.begin")
-        self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        point("checkpoint.end")
 
     async def close(self) -> None:
         """Commit what is staged, then close. Later calls are refused."""
@@ -404,8 +361,7 @@ class Writer:
                 await asyncio.sleep(0)
         self._closed = True
         self._threads.shutdown(wait=True)
-        if self._checkpointer is not None:
-            self._checkpointer.close()
+        self._checkpoints.close()
         self.connection.close()
 
 

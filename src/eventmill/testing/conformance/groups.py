@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from eventmill.core.capabilities import Types
 from eventmill.core.errors import LeaseLostError
 from eventmill.core.message import Partition
+from eventmill.core.reading import Types
 from eventmill.core.tracker import Tracker
 from eventmill.testing.conformance.members import GROUP, LEASE, Member, settle
 from eventmill.testing.conformance.samples import TOPIC, everything, ids, job, message, partitions

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eventmill.core.capabilities import Job
 from eventmill.core.errors import LeaseLostError
+from eventmill.core.job import Job
 from eventmill.core.message import Partition
 from eventmill.testing.conformance.members import GROUP, LEASE, Member
 from eventmill.testing.conformance.samples import TOPIC, everything, failure, job, message

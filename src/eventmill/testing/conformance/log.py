@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
-from eventmill.core.capabilities import Log, Types
+from eventmill.core.capabilities import Log
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
+from eventmill.core.reading import Types
 from eventmill.testing.conformance.samples import OTHER, TOPIC, everything, ids, message, partitions, start
 from eventmill.testing.conformance.suite import Stage, case, refused
 from eventmill.testing.conformance.trimming import TrimCases

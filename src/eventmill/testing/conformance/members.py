@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from eventmill.core.capabilities import Balance, Cursor, Fence, Store
+from eventmill.core.capabilities import Store
+from eventmill.core.claims import Balance, Cursor, Fence
 from eventmill.core.message import Partition
 from eventmill.core.tracker import Tracker
 

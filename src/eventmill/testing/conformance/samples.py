@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eventmill.core.capabilities import Job, JobError, Log, Types
+from eventmill.core.capabilities import Log
+from eventmill.core.job import Job, JobError
 from eventmill.core.message import Message, Partition, Recorded
+from eventmill.core.reading import Types
 
 TOPIC = "order"
 OTHER = "payment"

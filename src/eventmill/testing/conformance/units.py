@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from eventmill.core.capabilities import ABSENT, Document, Rows
+from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConflictError, DuplicateError, EventmillError, LeaseLostError
+from eventmill.core.rows import Rows
 from eventmill.testing.conformance.members import GROUP, Member
 from eventmill.testing.conformance.samples import TOPIC, everything, ids, job, message, partitions
 from eventmill.testing.conformance.suite import Backend, Conformance, Stage, case, refused

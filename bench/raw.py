@@ -1,0 +1,72 @@
+"""What bare `sqlite3` takes for the same work, with no library in between: the yardstick.
+
+WAL and `synchronous=FULL` as eventmill has it; checkpoints are SQLite's own, every 1000 pages.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from bench.shop import BATCH, CREATE, UPSERT
+
+INSERT = "INSERT INTO log (key, data) VALUES (?, ?)"
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 1000")
+    connection.execute("CREATE TABLE log (position INTEGER PRIMARY KEY, key TEXT NOT NULL, data BLOB NOT NULL)")
+    connection.execute("CREATE TABLE place (position INTEGER NOT NULL)")
+    connection.execute("INSERT INTO place VALUES (0)")
+    connection.execute(CREATE)
+    return connection
+
+
+def append(file: Path, rows: Sequence[tuple[str, bytes]]) -> float:
+    """Seconds to insert the rows, a hundred a commit."""
+    with closing(_open(file)) as connection:
+        started = time.perf_counter()
+        _append(connection, rows)
+        return time.perf_counter() - started
+
+
+def _append(connection: sqlite3.Connection, rows: Sequence[tuple[str, bytes]]) -> None:
+    for start in range(0, len(rows), BATCH):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(INSERT, rows[start : start + BATCH])
+        connection.execute("COMMIT")
+
+
+def append_singly(file: Path, rows: Sequence[tuple[str, bytes]]) -> float:
+    """Seconds to insert the rows, each in a commit of its own."""
+    with closing(_open(file)) as connection:
+        started = time.perf_counter()
+        for row in rows:
+            connection.execute(INSERT, row)
+        return time.perf_counter() - started
+
+
+def consume(file: Path, rows: Sequence[tuple[str, bytes]]) -> float:
+    """Seconds to read the rows back, a hundred at a time: an upsert for each, the cursor, a commit."""
+    with closing(_open(file)) as connection:
+        _append(connection, rows)
+        position = 0
+        started = time.perf_counter()
+        while True:
+            connection.execute("BEGIN IMMEDIATE")
+            page = connection.execute(
+                "SELECT position, key, data FROM log WHERE position > ? ORDER BY position LIMIT ?", (position, BATCH)
+            ).fetchall()
+            for position, key, data in page:
+                # A thousand customers, as with us: the last three digits of the order's number.
+                connection.execute(UPSERT, (f"customer-{key[-3:]}", len(data)))
+            connection.execute("UPDATE place SET position = ?", (position,))
+            connection.execute("COMMIT")
+            if len(page) < BATCH:
+                return time.perf_counter() - started

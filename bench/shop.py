@@ -1,0 +1,71 @@
+"""The Apps that are measured: one handler each, on one SQLite file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.order import OrderPlaced
+from eventmill import App, Transaction
+
+UPSERT = (
+    "INSERT INTO bench_totals (customer, orders, amount) VALUES (?, 1, ?)"
+    " ON CONFLICT (customer) DO UPDATE SET orders = orders + 1, amount = amount + excluded.amount"
+)
+CREATE = (
+    "CREATE TABLE IF NOT EXISTS bench_totals"
+    " (customer TEXT PRIMARY KEY, orders INTEGER NOT NULL, amount INTEGER NOT NULL) WITHOUT ROWID"
+)
+BATCH = 100
+
+
+def shop(file: Path) -> App:
+    """An App that only publishes."""
+    app = App(f"sqlite:///{file}", name="bench")
+
+    @app.setup
+    async def create(tx: Transaction) -> None:
+        await tx.execute(CREATE)
+
+    return app
+
+
+def one_by_one(file: Path) -> App:
+    """One upsert a message."""
+    app = shop(file)
+
+    @app.on(OrderPlaced, group="totals")
+    async def count(event: OrderPlaced, tx: Transaction) -> None:
+        await tx.execute(UPSERT, (event.customer, event.total))
+
+    return app
+
+
+def in_batches(file: Path) -> App:
+    """One `executemany` a batch."""
+    app = shop(file)
+
+    @app.on(OrderPlaced, group="totals", batch=BATCH)
+    async def count(events: list[OrderPlaced], tx: Transaction) -> None:
+        await tx.executemany(UPSERT, [(event.customer, event.total) for event in events])
+
+    return app
+
+
+delays: list[float] = []
+"""What `timed` has noted: seconds from the call to publish until the handler was entered."""
+
+
+def timed(file: Path) -> App:
+    """Notes when each message arrives."""
+    app = shop(file)
+
+    @app.on(OrderPlaced, group="clock")
+    async def note(event: OrderPlaced) -> None:
+        delays.append(time.monotonic() - event.sent)
+
+    return app
+
+
+APPS: dict[str, Callable[[Path], App]] = {"one-by-one": one_by_one, "in-batches": in_batches, "timed": timed}

@@ -1,0 +1,162 @@
+"""The program that is killed: two services, each with its own file, around one broker file.
+
+The shop writes an order's row and publishes it. The books post it, some of them at the second attempt
+only, and publish the booking, which the shop confirms. A second group of the books lets every key's
+first order die, so that the later ones park behind it; in the last round it is healed and replayed.
+Whatever was done before a crash is found and not done again: the program can be started any number of times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from eventmill import App, Context, DeadLetter, Event, Settings, Transaction, fixed
+from eventmill.backends.sqlite import writer
+from eventmill.core.crash import point
+from eventmill.testing import crash
+
+ROUNDS = 3
+CUSTOMERS = 8
+ORDERS = ROUNDS * CUSTOMERS
+
+PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "posting.published")
+"""The points of this program, beside those of eventmill."""
+
+SETTINGS = Settings(lease=0.6)
+
+
+class Placed(Event, name="order.placed", key="customer"):
+    customer: str
+    number: int
+
+
+class Booked(Event, name="booking.made", key="customer"):
+    customer: str
+    number: int
+
+
+def shop(place: Path) -> App:
+    app = App(f"sqlite:///{place}/shop.db", broker=f"sqlite:///{place}/broker.db", name="shop", settings=SETTINGS)
+
+    @app.setup
+    async def tables(tx: Transaction) -> None:
+        await tx.execute("CREATE TABLE IF NOT EXISTS orders (number INTEGER PRIMARY KEY, customer TEXT)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS confirmed (line INTEGER PRIMARY KEY, number, customer)")
+
+    @app.on(Booked, retry=fixed(0.02, attempts=50))
+    async def confirm(event: Booked, tx: Transaction) -> None:
+        await tx.execute("INSERT INTO confirmed (number, customer) VALUES (?, ?)", (event.number, event.customer))
+
+    return app
+
+
+def books(place: Path) -> App:
+    app = App(f"sqlite:///{place}/books.db", broker=f"sqlite:///{place}/broker.db", name="books", settings=SETTINGS)
+
+    @app.setup
+    async def tables(tx: Transaction) -> None:
+        await tx.execute("CREATE TABLE IF NOT EXISTS ledger (line INTEGER PRIMARY KEY, number, customer)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS checked (line INTEGER PRIMARY KEY, number, customer)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS healed (at)")
+
+    @app.on(Placed, retry=fixed(0.02, attempts=50))
+    async def post(event: Placed, tx: Transaction, ctx: Context) -> None:
+        await tx.execute("INSERT INTO ledger (number, customer) VALUES (?, ?)", (event.number, event.customer))
+        point("posting.written")
+        tx.publish(Booked(event.customer, event.number))
+        point("posting.published")
+        if event.number % 3 == 0 and ctx.attempt == 1:
+            raise RuntimeError("at the second attempt it works")
+
+    @app.on(Placed, retry=fixed(0.02, attempts=50))
+    async def check(event: Placed, tx: Transaction) -> DeadLetter | None:
+        if not await tx.execute("SELECT 1 FROM healed"):
+            return DeadLetter("not healed yet")
+        await tx.execute("INSERT INTO checked (number, customer) VALUES (?, ?)", (event.number, event.customer))
+        return None
+
+    return app
+
+
+async def order(app: App, number: int) -> None:
+    """Once, however often it is called."""
+    async with app.transaction() as tx:
+        if await tx.execute("SELECT 1 FROM orders WHERE number = ?", (number,)):
+            return
+        customer = f"c{number % CUSTOMERS}"
+        await tx.execute("INSERT INTO orders VALUES (?, ?)", (number, customer))
+        point("order.written")
+        tx.publish(Placed(customer, number))
+        point("order.published")
+
+
+async def heal(app: App) -> None:
+    async with app.transaction() as tx:
+        if not await tx.execute("SELECT 1 FROM healed"):
+            await tx.execute("INSERT INTO healed VALUES (1)")
+    await app.store.replay([job.id for job in await app.store.jobs("books.check", state="dead")])
+
+
+def count(file: Path, sql: str) -> int:
+    connection = sqlite3.connect(file)
+    try:
+        return int(connection.execute(sql).fetchone()[0])
+    finally:
+        connection.close()
+
+
+def drained(place: Path, turn: int) -> bool:
+    orders = min(turn + 1, ROUNDS) * CUSTOMERS
+    waiting = count(place / "books.db", "SELECT count(*) FROM eventmill_jobs WHERE queue = 'books.check'")
+    checked = count(place / "books.db", "SELECT count(*) FROM checked")
+    return (
+        count(place / "books.db", "SELECT count(*) FROM ledger") >= orders
+        and count(place / "shop.db", "SELECT count(*) FROM confirmed") >= orders
+        and waiting + checked >= orders
+        and (turn < ROUNDS or waiting == 0)
+    )
+
+
+async def until(condition: Callable[[], bool], running: Sequence[asyncio.Task[None]]) -> None:
+    while not condition():
+        for task in running:
+            if task.done():
+                task.result()
+                raise RuntimeError("a service ended before it was told to")
+        await asyncio.sleep(0.01)
+
+
+def begun(place: Path) -> int:
+    """The round that an earlier life of this program was in."""
+    if not (place / "shop.db").exists() or not count(place / "shop.db", _TABLES):
+        return 0
+    return max(0, (count(place / "shop.db", "SELECT count(*) FROM orders") - 1) // CUSTOMERS)
+
+
+_TABLES = "SELECT count(*) FROM sqlite_schema WHERE name = 'orders'"
+
+
+async def main(place: Path) -> None:
+    for turn in range(begun(place), ROUNDS + 1):
+        async with shop(place) as selling, books(place) as booking:
+            if turn < ROUNDS:
+                numbers = range(turn * CUSTOMERS, (turn + 1) * CUSTOMERS)
+                await asyncio.gather(*(order(selling, number) for number in numbers))
+            else:
+                await heal(booking)
+            running = [asyncio.create_task(app.run()) for app in (selling, booking)]
+            await until(lambda turn=turn: drained(place, turn), running)  # type: ignore[misc]
+            selling.stop()
+            booking.stop()
+            await asyncio.gather(*running)
+
+
+if __name__ == "__main__":
+    crash.arm()
+    # A few orders must do for some checkpoints.
+    writer.CHECKPOINT_COMMITS = 6
+    asyncio.run(main(Path(sys.argv[1])))
