@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench.consume import one_worker, two_workers
@@ -22,7 +22,7 @@ from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.statements import statements
 
-WORK: dict[str, Callable[[Plan], Awaitable[list[Measurement]]]] = {
+WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "statements": statements,
     "publish": concurrent,
     "alone": alone,
@@ -58,7 +58,7 @@ def main() -> int:
     plan = Plan(folder, quick=options.quick, rounds=options.rounds or (3 if options.quick else 5))
     found: list[Measurement] = []
     for name in options.names or WORK:
-        for measurement in asyncio.run(WORK[name](plan)):  # type: ignore[arg-type]
+        for measurement in asyncio.run(WORK[name](plan)):
             print(measurement.line(), flush=True)
             found.append(measurement)
     print(f"\n{table(found)}", file=sys.stderr)

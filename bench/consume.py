@@ -12,7 +12,7 @@ from bench import raw
 from bench.measurement import Measurement
 from bench.order import OrderPlaced, orders, rows
 from bench.process import all_handled, workers
-from bench.rounds import Plan, duel
+from bench.rounds import Plan, Work, duel
 from bench.shop import shop
 
 CHUNK = 2_000
@@ -35,16 +35,15 @@ def _check(file: Path, count: int) -> None:
         raise RuntimeError(f"{count} messages were published, but {found} effects are in the table")
 
 
-async def _handled(kind: str, place: Path, events: list[OrderPlaced], processes: int) -> float:
-    """Messages a second from the word go until all are handled."""
+async def _handled(kind: str, place: Path, events: list[OrderPlaced], processes: int) -> Work:
+    """From the word go until all are handled."""
     file = place / "shop.db"
     await fill(file, events)
     async with workers(kind, file, processes) as crew:
         seconds = await all_handled(crew, len(events))
-        for worker in crew:
-            await worker.stop()
+        processor = sum([(await worker.stop())["processor"] for worker in crew])
     _check(file, len(events))
-    return len(events) / seconds
+    return Work(len(events), seconds, processor)
 
 
 async def one_worker(plan: Plan) -> list[Measurement]:
@@ -52,18 +51,15 @@ async def one_worker(plan: Plan) -> list[Measurement]:
     events = orders(plan.some(80_000, 16_000))
     bare = rows(events)
 
-    async def peer(place: Path) -> float:
-        return len(bare) / raw.consume(place / "raw.db", bare)
+    async def peer(place: Path) -> Work:
+        return raw.consume(place / "raw.db", bare)
 
     single = await duel(plan, lambda place: _handled("one-by-one", place, events, 1), peer)
     batch = await duel(plan, lambda place: _handled("in-batches", place, events, 1), peer)
     return [
-        Measurement(
-            "consume, one upsert a message", single.value, "messages/s",
-            target=0.35, peer=single.peer, samples=single.ours,
-        ),
-        Measurement("consume, batches of 100", batch.value, "messages/s", peer=batch.peer, samples=batch.ours),
-    ]  # fmt: skip
+        single.measurement("consume, one upsert a message", target=0.35),
+        batch.measurement("consume, batches of 100"),
+    ]
 
 
 async def two_workers(plan: Plan) -> list[Measurement]:
@@ -74,9 +70,4 @@ async def two_workers(plan: Plan) -> list[Measurement]:
         lambda place: _handled("one-by-one", place, events, 2),
         lambda place: _handled("one-by-one", place, events, 1),
     )
-    return [
-        Measurement(
-            "consume, two processes", found.value, "messages/s",
-            target=1.2, peer=found.peer, against="one process", samples=found.ours,
-        )
-    ]  # fmt: skip
+    return [found.measurement("consume, two processes", target=1.2, against="one process")]

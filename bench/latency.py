@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bench.measurement import Measurement
+from bench.measurement import Figure, Measurement
 from bench.order import order
 from bench.process import workers
 from bench.rounds import Plan
@@ -35,8 +35,10 @@ async def latency(plan: Plan) -> list[Measurement]:
             words = await worker.stop()
     delays = sorted(1_000 * delay for delay in words["delays"][1 + WARM :])
     p50, p99 = delays[len(delays) // 2], delays[min(len(delays) * 99 // 100, len(delays) - 1)]
-    measured = {"messages": len(delays), "at": "50 a second"}
+    measured: dict[str, Figure] = {"messages": len(delays), "at": "50 a second"}
     return [
         Measurement("latency p50", p50, "ms", target=10, bound="most", details=measured),
-        Measurement("latency p99", p99, "ms", target=30, bound="most", details=measured | {"worst": delays[-1]}),
+        Measurement(
+            "latency p99", p99, "ms", target=30, bound="most", details={**measured, "worst": round(delays[-1], 2)}
+        ),
     ]

@@ -92,9 +92,10 @@ async def all_handled(crew: Sequence[WorkerProcess], count: int) -> float:
                 done.set()
 
     ears = [asyncio.create_task(listen(worker)) for worker in crew]
-    over = asyncio.create_task(done.wait())
+    over = asyncio.ensure_future(done.wait())
     try:
-        await asyncio.wait([over, *ears], return_when=asyncio.FIRST_COMPLETED)
+        waits: set[asyncio.Future[Any]] = {over, *ears}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for ear in ears:
             if ear.done():
                 ear.result()  # a worker that has died says so here

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench import raw
 from bench.measurement import Measurement
 from bench.order import OrderPlaced, orders, rows
-from bench.rounds import Plan, duel
+from bench.rounds import Plan, Stopwatch, Work, duel
 from bench.shop import shop
 from eventmill import App
 
@@ -28,20 +27,18 @@ async def concurrent(plan: Plan) -> list[Measurement]:
     events = orders(count)
     bare = rows(events) * 2
 
-    async def ours(place: Path) -> float:
+    async def ours(place: Path) -> Work:
         async with shop(place / "shop.db") as app:
             shared = iter(events)
-            started = time.perf_counter()
-            await asyncio.gather(*(_call(app, shared) for _ in range(CALLERS)))
-            return count / (time.perf_counter() - started)
+            with Stopwatch(count) as watch:
+                await asyncio.gather(*(_call(app, shared) for _ in range(CALLERS)))
+            return watch.work
 
-    async def peer(place: Path) -> float:
-        return len(bare) / raw.append(place / "raw.db", bare)
+    async def peer(place: Path) -> Work:
+        return raw.append(place / "raw.db", bare)
 
     found = await duel(plan, ours, peer)
-    return [
-        Measurement("publish, 64 callers", found.value, "messages/s", target=0.30, peer=found.peer, samples=found.ours)
-    ]
+    return [found.measurement("publish, 64 callers", target=0.30)]
 
 
 async def alone(plan: Plan) -> list[Measurement]:
@@ -50,16 +47,14 @@ async def alone(plan: Plan) -> list[Measurement]:
     events = orders(count)
     bare = rows(events)
 
-    async def ours(place: Path) -> float:
+    async def ours(place: Path) -> Work:
         async with shop(place / "shop.db") as app:
-            started = time.perf_counter()
-            await _call(app, iter(events))
-            return count / (time.perf_counter() - started)
+            with Stopwatch(count) as watch:
+                await _call(app, iter(events))
+            return watch.work
 
-    async def peer(place: Path) -> float:
-        return count / raw.append_singly(place / "raw.db", bare)
+    async def peer(place: Path) -> Work:
+        return raw.append_singly(place / "raw.db", bare)
 
     found = await duel(plan, ours, peer)
-    return [
-        Measurement("publish, one by one", found.value, "messages/s", target=0.6, peer=found.peer, samples=found.ours)
-    ]
+    return [found.measurement("publish, one by one", target=0.6)]

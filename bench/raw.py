@@ -6,11 +6,11 @@ WAL and `synchronous=FULL` as eventmill has it; checkpoints are SQLite's own, ev
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from bench.rounds import Stopwatch, Work
 from bench.shop import BATCH, CREATE, UPSERT
 
 INSERT = "INSERT INTO log (key, data) VALUES (?, ?)"
@@ -28,12 +28,12 @@ def _open(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def append(file: Path, rows: Sequence[tuple[str, bytes]]) -> float:
-    """Seconds to insert the rows, a hundred a commit."""
+def append(file: Path, rows: Sequence[tuple[str, bytes]]) -> Work:
+    """insert the rows, a hundred a commit."""
     with closing(_open(file)) as connection:
-        started = time.perf_counter()
-        _append(connection, rows)
-        return time.perf_counter() - started
+        with Stopwatch(len(rows)) as watch:
+            _append(connection, rows)
+        return watch.work
 
 
 def _append(connection: sqlite3.Connection, rows: Sequence[tuple[str, bytes]]) -> None:
@@ -43,30 +43,37 @@ def _append(connection: sqlite3.Connection, rows: Sequence[tuple[str, bytes]]) -
         connection.execute("COMMIT")
 
 
-def append_singly(file: Path, rows: Sequence[tuple[str, bytes]]) -> float:
-    """Seconds to insert the rows, each in a commit of its own."""
+def append_singly(file: Path, rows: Sequence[tuple[str, bytes]]) -> Work:
+    """insert the rows, each in a commit of its own."""
     with closing(_open(file)) as connection:
-        started = time.perf_counter()
-        for row in rows:
-            connection.execute(INSERT, row)
-        return time.perf_counter() - started
+        with Stopwatch(len(rows)) as watch:
+            for row in rows:
+                connection.execute(INSERT, row)
+        return watch.work
 
 
-def consume(file: Path, rows: Sequence[tuple[str, bytes]]) -> float:
-    """Seconds to read the rows back, a hundred at a time: an upsert for each, the cursor, a commit."""
+def consume(file: Path, rows: Sequence[tuple[str, bytes]]) -> Work:
+    """read the rows back, a hundred at a time: an upsert for each, the cursor, a commit."""
     with closing(_open(file)) as connection:
         _append(connection, rows)
-        position = 0
-        started = time.perf_counter()
-        while True:
-            connection.execute("BEGIN IMMEDIATE")
-            page = connection.execute(
-                "SELECT position, key, data FROM log WHERE position > ? ORDER BY position LIMIT ?", (position, BATCH)
-            ).fetchall()
-            for position, key, data in page:
-                # A thousand customers, as with us: the last three digits of the order's number.
-                connection.execute(UPSERT, (f"customer-{key[-3:]}", len(data)))
-            connection.execute("UPDATE place SET position = ?", (position,))
+        with Stopwatch(len(rows)) as watch:
+            _consume(connection)
+        return watch.work
+
+
+def _consume(connection: sqlite3.Connection) -> None:
+    position = 0
+    while True:
+        connection.execute("BEGIN IMMEDIATE")
+        page = connection.execute(
+            "SELECT position, key, data FROM log WHERE position > ? ORDER BY position LIMIT ?", (position, BATCH)
+        ).fetchall()
+        for _, key, data in page:
+            # A thousand customers, as with us: the last three digits of the order's number.
+            connection.execute(UPSERT, (f"customer-{key[-3:]}", len(data)))
+        if not page:
             connection.execute("COMMIT")
-            if len(page) < BATCH:
-                return time.perf_counter() - started
+            return
+        position = page[-1][0]
+        connection.execute("UPDATE place SET position = ?", (position,))
+        connection.execute("COMMIT")

@@ -40,7 +40,7 @@ def counted() -> Iterator[Counter[str]]:
             words[sql.split(None, 1)[0].upper().rstrip(";")] += 1
 
     def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)
+        connection: sqlite3.Connection = connect(*arguments, **options)
         connection.set_trace_callback(note)
         return connection
 

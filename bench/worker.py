@@ -3,7 +3,8 @@
     python -m bench.worker KIND FILE
 
 On standard output, a JSON object a line: `ready`; then `handled` with the moment (`time.monotonic`,
-which processes of one machine share) whenever the number has changed; at last `delays`.
+which processes of one machine share) whenever the number has changed; at last `delays`, and the processor
+time since `go`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ async def work(app: App) -> None:
         say(ready=True)
         if await words.get() != "go":
             return
+        before = time.process_time()
         running = asyncio.create_task(app.run())
         reporting = asyncio.create_task(report(app))
         hearing = asyncio.create_task(words.get())
@@ -51,7 +53,7 @@ async def work(app: App) -> None:
         app.stop()
         await running
         reporting.cancel()
-    say(delays=delays)
+    say(delays=delays, processor=time.process_time() - before)
 
 
 if __name__ == "__main__":

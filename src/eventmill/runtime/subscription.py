@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -18,6 +18,7 @@ from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.dispatcher import Dispatcher
 from eventmill.runtime.heartbeat import Heartbeat
+from eventmill.runtime.in_flight import InFlight
 from eventmill.runtime.membership import Membership
 from eventmill.runtime.resequencing import Resequencing
 from eventmill.runtime.settlement import Settlement
@@ -74,12 +75,10 @@ class Subscription:
         self._membership = self._member_of(self._fence)
         self._resequencing = self._resequencer()
         self._dispatcher: Dispatcher | None = None
-        self._in_flight = 0
-        self._in_flight_bytes = 0
+        self._in_flight = self._nothing_in_flight()
         self._blocked: dict[str, asyncio.Future[object]] = {}
         self._exclusive: Job | None = None
         self._claim_next = False
-        self._batch_end: tuple[asyncio.Future[object], list[Delivery]] | None = None
 
     def _member_of(self, fence: Fence) -> Membership:
         return Membership(
@@ -89,6 +88,12 @@ class Subscription:
             settlement=self._settlement,
             fence=fence,
             lease=self._limits.lease,
+        )
+
+    def _nothing_in_flight(self) -> InFlight:
+        limits = self._limits
+        return InFlight(
+            limits.prefetch, limits.prefetch_bytes, dropped=self._dropped, committed=self._committed_in(self._fence)
         )
 
     def _resequencer(self) -> Resequencing | None:
@@ -127,9 +132,8 @@ class Subscription:
         self._membership = self._member_of(self._fence)
         self._resequencing = self._resequencer()
         self._blocked = {}
-        self._in_flight = self._in_flight_bytes = 0
+        self._in_flight = self._nothing_in_flight()
         self._exclusive = None
-        self._batch_end = None
         self._dispatcher = Dispatcher(self._handle, concurrency=self.consumer.concurrency, batch=self.consumer.batch)
         self._heartbeat.add(member)
         watch = asyncio.create_task(self._watch())
@@ -164,9 +168,9 @@ class Subscription:
             if not self._fence.valid:
                 raise LeaseLostError(f"{member} was refused by the store")
             if self._stopping:
-                self._drop(self._dispatcher.abandon())
+                self._in_flight.drop(self._dispatcher.abandon())
                 held = 0 if self._resequencing is None else self._resequencing.held
-                if self._in_flight == held and self._dispatcher.empty:
+                if self._in_flight.count == held and self._dispatcher.empty:
                     return
                 await self._wake.wait()
                 continue
@@ -192,9 +196,8 @@ class Subscription:
     # Fetching
 
     async def _fetch(self) -> bool:
-        room = self._limits.prefetch - self._in_flight
-        room_bytes = self._limits.prefetch_bytes - self._in_flight_bytes
-        if room * 2 < self._limits.prefetch or room_bytes <= 0:
+        room, room_bytes = self._in_flight.room, self._in_flight.room_bytes
+        if room <= 0 or room_bytes <= 0:
             return False
         if self._resequencing is not None and self._resequencing.due():
             await self._hand_out([])
@@ -237,9 +240,7 @@ class Subscription:
         if self.consumer.inbox:
             fresh = await self._drop_repeats(fresh)
             suspects = await self._drop_repeats(suspects)
-        for delivery in (*suspects, *fresh):
-            self._in_flight += 1
-            self._in_flight_bytes += delivery.size
+        self._in_flight.add([*suspects, *fresh])
         for delivery in suspects:
             # In order before anything of the same key that follows.
             await self._set_aside(delivery)
@@ -252,9 +253,9 @@ class Subscription:
             for delivery in ordered.repeats:
                 if delivery.holding is not None and delivery.position is not None:
                     delivery.holding.tracker.done(delivery.position)
-            self._drop(ordered.repeats)
+            self._in_flight.drop(ordered.repeats)
             for delivery, reason in ordered.parked:
-                await self._settlement.park(delivery, self._fence, self._settled, reason)
+                await self._settlement.park(delivery, self._fence, self._in_flight.settled, reason)
             deliveries = ordered.deliver
         waiting = await self._waiting({delivery.lane for delivery in deliveries})
         for delivery in deliveries:
@@ -296,8 +297,8 @@ class Subscription:
     async def _claim(self, member: str) -> bool:
         """Take due retries, unless enough is in hand already."""
         assert self._dispatcher is not None
-        room = self._limits.prefetch - self._in_flight
-        if room * 2 < self._limits.prefetch:
+        room = self._in_flight.room
+        if room <= 0:
             return False
         jobs = await self._store.claim(self.consumer.group, member, limit=min(room, PAGE), lease=self._limits.lease)
         if not jobs:
@@ -312,7 +313,7 @@ class Subscription:
 
     def _run_exclusive(self) -> None:
         assert self._dispatcher is not None
-        if self._exclusive is not None and self._in_flight == 0 and self._dispatcher.empty:
+        if self._exclusive is not None and self._in_flight.count == 0 and self._dispatcher.empty:
             self._offer_jobs([self._exclusive])
 
     def _offer_jobs(self, jobs: Sequence[Job]) -> None:
@@ -320,9 +321,7 @@ class Subscription:
         deliveries = [
             Delivery(job.message, job=job, position=job.position, recorded_at=job.recorded_at) for job in jobs
         ]
-        for delivery in deliveries:
-            self._in_flight += 1
-            self._in_flight_bytes += delivery.size
+        self._in_flight.add(deliveries)
         self._dispatcher.offer(deliveries)
 
     # Handling
@@ -349,18 +348,18 @@ class Subscription:
     async def _handle_some(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             if not self._fence.valid or (delivery.holding is not None and delivery.holding.lost):
-                self._drop(deliveries)
+                self._in_flight.drop(deliveries)
                 return
         try:
-            failed = await self._settlement.handle(deliveries, self._fence, self._settled)
+            failed = await self._settlement.handle(deliveries, self._fence, self._in_flight.settled)
         except LeaseLostError as error:
             log.info("%s: %s", self.consumer.group, error)
-            self._drop(deliveries)
+            self._in_flight.drop(deliveries)
             self._wake.set()
             return
         except BackendError:
             self._fence.valid = False
-            self._drop(deliveries)
+            self._in_flight.drop(deliveries)
             raise
         for delivery, durable in failed:
             if delivery.lane is not None and delivery.job is None:
@@ -369,9 +368,9 @@ class Subscription:
     async def _set_aside(self, delivery: Delivery) -> None:
         """Make a job of a message: it waits behind its key, or is tried apart from others."""
         try:
-            durable = await self._settlement.set_aside(delivery, self._fence, self._settled)
+            durable = await self._settlement.set_aside(delivery, self._fence, self._in_flight.settled)
         except LeaseLostError:
-            self._drop([delivery])
+            self._in_flight.drop([delivery])
             self._wake.set()
             return
         if delivery.lane is not None:
@@ -379,38 +378,20 @@ class Subscription:
 
     # Being done
 
-    def _settled(self, deliveries: Sequence[Delivery], durable: asyncio.Future[object]) -> None:
-        """Deliveries are decided; they count as in flight until the commit."""
-        if self._batch_end is not None and self._batch_end[0] is durable:
-            self._batch_end[1].extend(deliveries)
-            return
-        ended = list(deliveries)
-        self._batch_end = (durable, ended)
-        fence = self._fence
+    def _committed_in(self, fence: Fence) -> Callable[[Sequence[Delivery], BaseException | None], None]:
+        def committed(deliveries: Sequence[Delivery], error: BaseException | None) -> None:
+            if error is not None:
+                log.warning("%s: a commit failed: %s", self.consumer.group, error)
+                fence.valid = False
+            else:
+                self.handled += len(deliveries)
+                # A job that ended lets the next of its lane go: a busy key would not catch up by the clock alone.
+                self._claim_next = self._claim_next or any(delivery.job is not None for delivery in deliveries)
 
-        def committed(future: asyncio.Future[object]) -> None:
-            if fence is self._fence:
-                self._committed(future, ended)
+        return committed
 
-        durable.add_done_callback(committed)
-
-    def _committed(self, durable: asyncio.Future[object], deliveries: Sequence[Delivery]) -> None:
-        error = None if durable.cancelled() else durable.exception()
-        if error is not None:
-            log.warning("%s: a commit failed: %s", self.consumer.group, error)
-            self._fence.valid = False
-        else:
-            self.handled += len(deliveries)
-            # A job that ended lets the next of its lane go: a busy key would never catch up by waiting for the clock.
-            self._claim_next = self._claim_next or any(delivery.job is not None for delivery in deliveries)
-        self._drop(deliveries)
-
-    def _drop(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self._in_flight -= 1
-            self._in_flight_bytes -= delivery.size
-            if delivery.job is not None and delivery.job is self._exclusive:
-                self._exclusive = None
-        # Dropping nothing wakes nobody: the stopping loop does so at each turn, and would never let the rest finish.
-        if deliveries and (self._in_flight * 2 <= self._limits.prefetch or self._stopping):
+    def _dropped(self, deliveries: Sequence[Delivery]) -> None:
+        if self._exclusive is not None and any(delivery.job is self._exclusive for delivery in deliveries):
+            self._exclusive = None
+        if self._in_flight.room or self._stopping:
             self._wake.set()

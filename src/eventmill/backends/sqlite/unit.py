@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Sequence
 
 from eventmill.backends.sqlite.append import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
-from eventmill.backends.sqlite.refusable import Refusable
 from eventmill.backends.sqlite.group import Group
+from eventmill.backends.sqlite.refusable import Refusable
 from eventmill.backends.sqlite.writer import Writer
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
