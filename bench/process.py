@@ -92,16 +92,16 @@ async def all_handled(crew: Sequence[WorkerProcess], count: int) -> float:
                 done.set()
 
     ears = [asyncio.create_task(listen(worker)) for worker in crew]
-    over = asyncio.ensure_future(done.wait())
+    over = asyncio.create_task(done.wait())
+    waits: set[asyncio.Future[Any]] = {over, *ears}
     try:
-        waits: set[asyncio.Future[Any]] = {over, *ears}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for ear in ears:
             if ear.done():
                 ear.result()  # a worker that has died says so here
         await over
     finally:
-        for ear in (over, *ears):
-            ear.cancel()
-        await asyncio.gather(over, *ears, return_exceptions=True)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
     return max(worker.at for worker in crew) - started

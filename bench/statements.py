@@ -8,6 +8,7 @@ looking for other processes' commits goes by time, not by messages, and is repor
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from eventmill import App
 
 CALLERS = 64
 POLL = "PRAGMA data_version"
+COMMENTS = re.compile(r"^(--.*\n)+")
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def counted() -> Iterator[Counter[str]]:
             words["polls"] += 1
         elif "bench_totals" not in sql:
             words["statements"] += 1
-            words[sql.split(None, 1)[0].upper().rstrip(";")] += 1
+            words[COMMENTS.sub("", sql).split(None, 1)[0].upper()] += 1
 
     def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection: sqlite3.Connection = connect(*arguments, **options)

@@ -57,11 +57,11 @@ def test_programs_run(page: Path, tmp_path: Path) -> None:
 
 
 def test_readme_word_by_word(tmp_path: Path) -> None:
-    """Its ten lines, run and published to with the commands that stand below them."""
+    """Its dozen lines, run and published to with the commands that stand below them."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (tmp_path / "shop.py").write_text(programs(ROOT / "README.md")[0], encoding="utf-8")
     for command in ("run shop:app", """publish shop:app order.placed '{"customer": "ada", "total": 30}'""", "groups"):
-        assert f"\neventmill {command}" in readme, f"the README no longer says: eventmill {command}"
+        assert f"\n.venv/bin/eventmill {command}" in readme, f"the README no longer says: eventmill {command}"
     worker = subprocess.Popen(
         [sys.executable, "-m", "eventmill", "run", "shop:app"],
         cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eventmill import App, Context, DeadLetter, Event, Settings, Transaction, fixed
-from eventmill.backends.sqlite import writer
+from eventmill.backends.sqlite import checkpoint
 from eventmill.core.crash import point
 from eventmill.testing import crash
 
@@ -29,12 +29,12 @@ PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "postin
 SETTINGS = Settings(lease=0.6)
 
 
-class Placed(Event, name="order.placed", key="customer"):
+class Placed(Event, name="circuit.placed", key="customer"):
     customer: str
     number: int
 
 
-class Booked(Event, name="booking.made", key="customer"):
+class Booked(Event, name="circuit.booked", key="customer"):
     customer: str
     number: int
 
@@ -158,5 +158,5 @@ async def main(place: Path) -> None:
 if __name__ == "__main__":
     crash.arm()
     # A few orders must do for some checkpoints.
-    writer.CHECKPOINT_COMMITS = 6
+    checkpoint.COMMITS = 6
     asyncio.run(main(Path(sys.argv[1])))

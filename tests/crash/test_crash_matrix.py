@@ -128,7 +128,7 @@ def row_is_message(place: Path) -> None:
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
         if tables >= {"orders", "eventmill_log"}:
-            assert orders(connection) == sorted(published(connection, "order.placed"))
+            assert orders(connection) == sorted(published(connection, "circuit.placed"))
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     finally:
         connection.close()
@@ -140,8 +140,8 @@ def settled(place: Path) -> None:
     try:
         everything = list(range(circuit.ORDERS))
         assert orders(shop) == everything
-        assert sorted(published(shop, "order.placed")) == everything
-        assert sorted(published(books, "booking.made")) == everything
+        assert sorted(published(shop, "circuit.placed")) == everything
+        assert sorted(published(books, "circuit.booked")) == everything
         for connection, table in ((shop, "confirmed"), (books, "ledger"), (books, "checked")):
             numbers = [number for (number,) in connection.execute(f"SELECT number FROM {table} ORDER BY line")]
             assert sorted(numbers) == everything, f"{table}: each once, {numbers}"
