@@ -60,6 +60,7 @@ def connect(url: str, clock: Clock | None = None, *, readonly: bool = False) -> 
         synchronous=synchronous,
         busy_timeout=_seconds(url, options.get("busy_timeout", "30")),
         readonly=readonly,
+        shared=True,
     )
 
 

@@ -193,7 +193,7 @@ class Store(Protocol):
         ...
 
     async def generation(self, group: str) -> int:
-        """Changes whenever a member joins or leaves: a cheap question, asked often."""
+        """Changes whenever a member joins, leaves, or lets its lease run out: a cheap question, asked often."""
         ...
 
     async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger("eventmill")
 
 PAGE = 256
 GENERATION_EVERY = 0.25
-DUE_EVERY = 0.05
+DUE_EVERY = 0.1
 RESTART_FIRST, RESTART_CAP = 0.1, 5.0
 
 
@@ -179,7 +179,7 @@ class Subscription:
                 generation_at = now + GENERATION_EVERY
                 if now >= balance_at or await self._membership.changed():
                     await self._membership.balance()
-                    balance_at = now + self._limits.lease / 3
+                    balance_at = now + self._limits.lease
             await self._membership.give_back()
             busy = False
             if self._exclusive is None:

@@ -131,7 +131,7 @@ class MemoryBackend:
 
     async def generation(self, group: str) -> int:
         known = self._state.groups.by_name.get(group)
-        return known.generation if known else 0
+        return known.seen(self._clock.now()) if known else 0
 
     async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
         state = self._state

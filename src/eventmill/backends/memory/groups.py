@@ -42,6 +42,10 @@ class Membership:
         for name in [name for name, lease in self.members.items() if lease.ended(now)]:
             self.leave(name, abandoned=True)
 
+    def seen(self, now: float) -> int:
+        """The generation; another one also while somebody's lease has ended and nobody has taken over yet."""
+        return self.generation + 1_000_000_000 * sum(lease.ended(now) for lease in self.members.values())
+
     def leave(self, member: str, *, abandoned: bool) -> None:
         if self.members.pop(member, None):
             self.generation += 1
@@ -100,6 +104,7 @@ class MemoryGroups:
             place = known.places.get(partition)
             if place is not None and place.holder == member:
                 place.free(abandoned=False)
+                known.generation += 1
 
     def bury(self, prefix: str) -> None:
         for known in self.by_name.values():

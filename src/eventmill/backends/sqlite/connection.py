@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, StorageFullError
 
@@ -52,6 +55,30 @@ def translate(error: sqlite3.Error, path: str) -> BackendError:
     if code == sqlite3.SQLITE_READONLY:
         return BackendUnavailableError(f"{path}: the file or its folder is read-only")
     return BackendError(f"{path}: {error}")
+
+
+class _Opened(Protocol):
+    path: str
+
+
+S = TypeVar("S", bound=_Opened)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def translated(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """A method that reads: what SQLite refuses it (a damaged file, a failing disk) is told as an error of ours."""
+
+    @wraps(method)
+    async def reading(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(self, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    return reading
 
 
 ENVIRONMENTAL = frozenset(

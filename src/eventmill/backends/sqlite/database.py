@@ -1,4 +1,4 @@
-"""An open file: its writer, its reader, its watcher."""
+"""What the parts of the backend have in common: an open file, units on it, and reads that take long."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from eventmill.backends.sql.statements import load
-from eventmill.backends.sqlite import schema
 from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.backends.sqlite.open_file import STATEMENTS, OpenFile, acquire, release
 from eventmill.backends.sqlite.unit import SqliteUnit
-from eventmill.backends.sqlite.watcher import Watcher
 from eventmill.backends.sqlite.writer import Writer
 from eventmill.core.capabilities import Transaction
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock, SystemClock
-from eventmill.core.errors import BackendError, BackendUnavailableError
+from eventmill.core.errors import BackendError
 from eventmill.core.job import Job
 
 T = TypeVar("T")
 
-STATEMENTS = load("eventmill.backends.sqlite", "statements.sql")
-
 
 class Database:
-    """What every part of the backend stands on. Open it with `async with`."""
+    """What every part of the backend stands on. Open it with `async with`.
+
+    shared: use the connections that this event loop has open on the file already, if it has.
+    """
 
     def __init__(
         self,
@@ -39,15 +38,15 @@ class Database:
         synchronous: str = "full",
         busy_timeout: float = 30.0,
         readonly: bool = False,
+        shared: bool = False,
     ) -> None:
         self.path = str(Path(path).absolute())
         self.clock = clock or SystemClock()
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._readonly = readonly
-        self._writer: Writer | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._watcher: Watcher | None = None
+        self._shared = shared
+        self._file: OpenFile | None = None
         self._beater: sqlite3.Connection | None = None
         self._beating = threading.Lock()
 
@@ -55,73 +54,44 @@ class Database:
         return f"sqlite:///{self.path}"
 
     async def __aenter__(self) -> Self:
-        reader = self._open_reader()
-        try:
-            if self._readonly:
-                schema.check(reader, self.path)
-            else:
-                reader.execute("PRAGMA busy_timeout = 5000")
-                schema.migrate(reader, self.path)
-                reader.execute("PRAGMA busy_timeout = 0")
-                reader.execute("PRAGMA query_only = 1")
-                self._writer = Writer(
-                    self.path,
-                    STATEMENTS,
-                    self.clock,
-                    synchronous=self._synchronous,
-                    busy_timeout=self._busy_timeout,
-                    committed=self._committed,
-                )
-        except BaseException as error:
-            reader.close()
-            if isinstance(error, sqlite3.Error):
-                raise translate(error, self.path) from error
-            raise
-        self._reader = reader
-        self._watcher = Watcher(reader)
+        self._file = acquire(
+            self.path,
+            self.clock,
+            synchronous=self._synchronous,
+            busy_timeout=self._busy_timeout,
+            readonly=self._readonly,
+            shared=self._shared,
+        )
         return self
-
-    def _open_reader(self) -> sqlite3.Connection:
-        if self._readonly and not Path(self.path).exists():
-            raise BackendUnavailableError(f"{self.path}: no such file")
-        return connect(self.path, synchronous=self._synchronous, readonly=self._readonly)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            await self._writer.close()
-            self._writer = None
-        if self._watcher is not None:
-            await self._watcher.close()
-            self._watcher = None
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._file is not None:
+            file, self._file = self._file, None
+            await release(file)
         with self._beating:
             if self._beater is not None:
                 self._beater.close()
                 self._beater = None
-
-    def _committed(self) -> None:
-        if self._watcher is not None:
-            self._watcher.notify()
 
     def now(self) -> int:
         """Milliseconds since 1970 UTC."""
         return int(self.clock.now() * 1000)
 
     @property
+    def file(self) -> OpenFile:
+        if self._file is None:
+            raise BackendError(f"{self.path} is not open; use `async with`")
+        return self._file
+
+    @property
     def writer(self) -> Writer:
-        if self._writer is None:
-            raise BackendError(f"{self.path} is not open for writing; use `async with`")
-        return self._writer
+        return self.file.writer
 
     @property
     def reader(self) -> sqlite3.Connection:
-        if self._reader is None:
-            raise BackendError(f"{self.path} is not open; use `async with`")
-        return self._reader
+        return self.file.reader
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> SqliteUnit:
         return SqliteUnit(self.writer, STATEMENTS, self.clock, claim, fence)
@@ -137,9 +107,7 @@ class Database:
         await (await unit.finish())
 
     async def changed(self, seen: int, timeout: float) -> int:
-        if self._watcher is None:
-            raise BackendError(f"{self.path} is not open; use `async with`")
-        return await self._watcher.changed(seen, timeout)
+        return await self.file.watcher.changed(seen, timeout)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run some statements as a unit of their own; durable when it returns."""
@@ -149,6 +117,10 @@ class Database:
             result = work(connection)
             # What units of the same commit were told about leases may have changed.
             self.writer.recheck_leases()
+        except sqlite3.Error as error:
+            met = unit.met(error)
+            await unit.discard()
+            raise met from error
         except BaseException:
             await unit.discard()
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from eventmill.backends.sqlite.database import STATEMENTS
+from eventmill.backends.sqlite.open_file import STATEMENTS
 
 
 def expire(connection: sqlite3.Connection, now: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from eventmill.backends.sqlite.append import prepare
-from eventmill.backends.sqlite.database import STATEMENTS
+from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
 from eventmill.core.message import Message
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of

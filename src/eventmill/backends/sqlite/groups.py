@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from eventmill.backends.sqlite.connection import connect
-from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.backends.sqlite.connection import connect, translated
+from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
+from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.assignment import share
 from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
@@ -21,6 +22,7 @@ from eventmill.core.reading import Types
 class SqliteGroups(Database):
     """The cursor part of the Store."""
 
+    @translated
     async def enroll(self, group: str, types: Types | None, partitions: Collection[Partition]) -> None:
         known = self.reader.execute(STATEMENTS["cursors"], (group,)).fetchall()
         places = {(topic, number) for topic, number, *_ in known}
@@ -35,8 +37,9 @@ class SqliteGroups(Database):
 
         await self._write(work)
 
+    @translated
     async def generation(self, group: str) -> int:
-        row = self.reader.execute(STATEMENTS["generation"], (group,)).fetchone()
+        row = self.reader.execute(STATEMENTS["generation"], (group, self.now())).fetchone()
         return int(row[0]) if row else 0
 
     async def balance(self, group: str, member: str, partitions: Collection[Partition], lease: float) -> Balance:
@@ -103,6 +106,7 @@ class SqliteGroups(Database):
 
         await self._write(work)
 
+    @translated
     async def groups(self) -> Sequence[Group]:
         reader = self.reader
         counts: dict[str, dict[str, int]] = {}

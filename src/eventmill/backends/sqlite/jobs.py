@@ -6,8 +6,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 
-from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.backends.sqlite.connection import translated
+from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
+from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.backends.sqlite.rows import jobs
 from eventmill.core.crash import point
 from eventmill.core.job import Job
@@ -18,6 +20,7 @@ PRUNE_BATCH = 1_000
 class SqliteJobs(Database):
     """The job part of the Store."""
 
+    @translated
     async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
         due = await self.next_due(queue)
         if (due is None or due > self.now()) and not self._vanished():
@@ -42,19 +45,23 @@ class SqliteJobs(Database):
     def _vanished(self) -> bool:
         return self.reader.execute(STATEMENTS["expired"], (self.now(),)).fetchone() is not None
 
+    @translated
     async def next_due(self, queue: str) -> int | None:
         due = self.reader.execute(STATEMENTS["next_due"], (queue,)).fetchone()[0]
         return None if due is None else int(due)
 
+    @translated
     async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
         if not self.reader.execute(STATEMENTS["any_job"], (queue,)).fetchone():
             return ()
         rows = self.reader.execute(STATEMENTS["occupied"], (queue, json.dumps(list(lanes)))).fetchall()
         return {lane for (lane,) in rows}
 
+    @translated
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return set(self.reader.execute(STATEMENTS["received"], (group, json.dumps(list(ids)))).fetchall())
 
+    @translated
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:
@@ -85,6 +92,7 @@ class SqliteJobs(Database):
 
         return await self._write(work)
 
+    @translated
     async def prune(self, *, inbox_older_than: float, dead_older_than: float) -> int:
         now = self.now()
         inbox = now - int(inbox_older_than * 1000)

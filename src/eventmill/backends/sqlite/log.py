@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from eventmill.backends.sqlite.database import STATEMENTS, Database
+from eventmill.backends.sqlite.connection import translated
+from eventmill.backends.sqlite.database import Database
+from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.backends.sqlite.rows import recorded
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Message, Partition
@@ -40,6 +42,7 @@ class SqliteLog(Database):
             await self._write(lambda connection: connection.executemany(STATEMENTS["declare"], missing))
             await self.declare(topics)  # another process may have been first, with other counts
 
+    @translated
     async def topics(self) -> Mapping[str, int]:
         return dict(self.reader.execute(STATEMENTS["topics"]).fetchall())
 
@@ -47,6 +50,7 @@ class SqliteLog(Database):
         rows = await self._scan(lambda connection: connection.execute(STATEMENTS["ends"]).fetchall())
         return {Partition(topic, number): position for topic, number, position in rows}
 
+    @translated
     async def read(
         self,
         after: Mapping[Partition, int],
@@ -57,16 +61,18 @@ class SqliteLog(Database):
     ) -> Page:
         if not after or limit < 1:
             return Page((), {})
+        tail = self.file.tail
+        tail.look()
+        moved = {partition: position for partition, position in after.items() if tail.moved(partition, position)}
+        if not moved:
+            return Page((), {partition: tail.end for partition, position in after.items() if position < tail.end})
         # Partitions that stand at the same place are read together, the rearmost first.
-        lowest = min(after.values())
-        together = tuple(sorted(partition for partition, position in after.items() if position == lowest))
-        row = self.reader.execute(STATEMENTS["head"]).fetchone()
-        end = min(row[0] if row else 0, lowest + SCAN)
-        further = [position for position in after.values() if position > lowest]
+        lowest = min(moved.values())
+        together = tuple(sorted(partition for partition, position in moved.items() if position == lowest))
+        end = min(tail.end, lowest + SCAN)
+        further = [position for position in moved.values() if position > lowest]
         if further:
             end = min(end, *further)
-        if end <= lowest:
-            return Page((), {})
         condition, parameters = _condition(together, types)
         statement = STATEMENTS["read"].replace("{condition}", condition)
         cursor = self.reader.execute(statement, (lowest, end, *parameters, limit))
@@ -103,6 +109,7 @@ class SqliteLog(Database):
         rows = [(group, partition.topic, partition.number, position) for partition, position in after.items()]
         await self._write(lambda connection: connection.executemany(STATEMENTS["report"], rows))
 
+    @translated
     async def trim(
         self,
         topic: str,

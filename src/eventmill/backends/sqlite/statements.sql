@@ -7,6 +7,10 @@ INSERT INTO eventmill_log
     (position, topic, partition, type, key, sequence, id, recorded_at, attributes, data)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
+-- name: tail
+SELECT topic, partition, max(position) FROM eventmill_log
+WHERE position > ? AND position <= ? GROUP BY topic, partition
+
 -- name: read
 -- {condition} becomes placeholders for topics and types, and partition numbers.
 SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data
@@ -66,7 +70,10 @@ INSERT INTO eventmill_cursors (grp, topic, partition, position, ahead, member, t
 VALUES (?, ?, ?, 0, '[]', NULL, 0, 0) ON CONFLICT DO NOTHING
 
 -- name: generation
-SELECT generation FROM eventmill_groups WHERE grp = ?
+-- Another one also while somebody's lease has run out and nobody has taken over yet.
+SELECT generation + 1000000000 * (
+    SELECT count(*) FROM eventmill_members AS m WHERE m.grp = g.grp AND (m.expires < ?2 OR m.expires > ?2 + 2 * m.lease)
+) FROM eventmill_groups AS g WHERE g.grp = ?1
 
 -- name: bump
 UPDATE eventmill_groups SET generation = generation + 1 WHERE grp = ?

@@ -118,7 +118,7 @@ class SqliteUnit:
                 return Rows((), cursor.rowcount)
             return Rows(cursor.fetchall(), cursor.rowcount, [column[0] for column in cursor.description])
         except sqlite3.Error as error:
-            raise self._met(error) from error
+            raise self.met(error) from error
 
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
         connection = self._connection or await self.enter()
@@ -126,10 +126,10 @@ class SqliteUnit:
         try:
             return connection.executemany(sql, rows).rowcount
         except sqlite3.Error as error:
-            raise self._met(error) from error
+            raise self.met(error) from error
 
-    def _met(self, error: sqlite3.Error) -> Exception:
-        """What to raise for an error of a statement."""
+    def met(self, error: sqlite3.Error) -> Exception:
+        """What to raise for an error of a statement; where it has ended the shared transaction, all in it are told."""
         if not self._writer.connection.in_transaction:
             # A full disk, or INSERT OR ROLLBACK, has ended the whole transaction: nobody may go on in it.
             self._ended = True
@@ -191,7 +191,7 @@ class SqliteUnit:
                 self._connection.execute("RELEASE unit")
                 self._connection = None
         except sqlite3.Error as error:
-            met = self._met(error)
+            met = self.met(error)
             self._undo()
             raise met from error
         except BaseException:

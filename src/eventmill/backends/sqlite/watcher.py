@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 
-FASTEST = 0.001
+FASTEST = 0.002
 SLOWEST = 0.01
 EASE = 20
 """The file is looked at every idle/EASE seconds, within these two bounds."""
@@ -15,7 +15,7 @@ class Watcher:
     """Counts commits seen: told of those of this process, and asking SQLite about the others.
 
     `PRAGMA data_version` costs two microseconds and no lock worth the name, so that asking every
-    millisecond while something goes on, and every ten when nothing does, wakes a consumer in
+    other millisecond while something goes on, and every tenth when nothing does, wakes a consumer in
     milliseconds for a fraction of a percent of a core.
     """
 
