@@ -16,11 +16,11 @@ LOOK = 0.05
 """Seconds between two looks at the process."""
 
 
-def resident(pid: int) -> float:
-    """Resident memory of a process in MB (10^6 bytes)."""
+def resident(pid: int, figure: str = "VmRSS") -> float:
+    """Resident memory of a process in MB (10^6 bytes); `VmHWM` is the most it ever had, where the system keeps that."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+        line = next(line for line in status.read_text().splitlines() if line.startswith(f"{figure}:"))
         return int(line.split()[1]) * 1024 / 1e6
     told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True)
     return int(told.stdout) * 1024 / 1e6
@@ -34,7 +34,7 @@ async def _peak(worker: WorkerProcess, count: int) -> float:
         peak = max(peak, resident(worker.pid))
         await asyncio.sleep(LOOK)
     await handling
-    return peak
+    return max(peak, resident(worker.pid, "VmHWM"))
 
 
 async def memory(plan: Plan) -> list[Measurement]:

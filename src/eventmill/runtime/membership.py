@@ -29,6 +29,11 @@ class Membership:
         self._lease = lease
         self._generation = -1
 
+    @property
+    def draining(self) -> bool:
+        """Whether something is to be given back as soon as it is finished."""
+        return any(holding.draining for holding in self.holdings.values())
+
     async def changed(self) -> bool:
         """Whether members came or went since the last balance."""
         return await self._store.generation(self.fence.group) != self._generation

@@ -27,6 +27,9 @@ log = logging.getLogger("eventmill")
 
 PAGE = 256
 GENERATION_EVERY = 0.25
+BALANCE_EVERY = 5.0
+"""Seconds between balances where nobody came or went: new topics are found, idle cursors noted."""
+
 DUE_EVERY = 0.1
 RESTART_FIRST, RESTART_CAP = 0.1, 5.0
 
@@ -71,6 +74,7 @@ class Subscription:
         self._epochs = count(1)
         self._wake = asyncio.Event()
         self._stopping = False
+        self._full = False
         self._fence = Fence(consumer.group, member)
         self._membership = self._member_of(self._fence)
         self._resequencing = self._resequencer()
@@ -179,7 +183,7 @@ class Subscription:
                 generation_at = now + GENERATION_EVERY
                 if now >= balance_at or await self._membership.changed():
                     await self._membership.balance()
-                    balance_at = now + self._limits.lease
+                    balance_at = now + BALANCE_EVERY
             await self._membership.give_back()
             busy = False
             if self._exclusive is None:
@@ -198,6 +202,7 @@ class Subscription:
     async def _fetch(self) -> bool:
         room, room_bytes = self._in_flight.room, self._in_flight.room_bytes
         if room <= 0 or room_bytes <= 0:
+            self._full = True
             return False
         if self._resequencing is not None and self._resequencing.due():
             await self._hand_out([])
@@ -393,5 +398,8 @@ class Subscription:
     def _dropped(self, deliveries: Sequence[Delivery]) -> None:
         if self._exclusive is not None and any(delivery.job is self._exclusive for delivery in deliveries):
             self._exclusive = None
-        if self._in_flight.room or self._stopping:
+        if self._in_flight.room and (self._full or self._exclusive is not None or self._membership.draining):
+            self._full = False
+            self._wake.set()
+        elif self._stopping or self._claim_next:
             self._wake.set()

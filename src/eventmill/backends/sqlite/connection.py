@@ -72,7 +72,7 @@ def translated(
     """A method that reads: what SQLite refuses it (a damaged file, a failing disk) is told as an error of ours."""
 
     @wraps(method)
-    async def reading(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def reading(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await method(self, *args, **kwargs)
         except sqlite3.Error as error:

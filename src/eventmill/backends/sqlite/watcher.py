@@ -7,6 +7,7 @@ import sqlite3
 
 FASTEST = 0.002
 SLOWEST = 0.01
+COALESCE = 0.001
 EASE = 20
 """The file is looked at every idle/EASE seconds, within these two bounds."""
 
@@ -24,14 +25,20 @@ class Watcher:
         self._seen = self._data_version()
         self._waiters: set[asyncio.Future[None]] = set()
         self._poll: asyncio.Task[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self.version = 0
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def notify(self) -> None:
-        """This process has committed."""
+        """This process has committed. Commits that follow each other closely wake the readers once."""
         self._seen = self._data_version()
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_later(COALESCE, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
         self._wake()
 
     def _wake(self) -> None:
@@ -69,6 +76,8 @@ class Watcher:
             await asyncio.sleep(min(max((loop.time() - active) / EASE, FASTEST), SLOWEST))
 
     async def close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._wake()
         if self._poll is not None:
             self._poll.cancel()
