@@ -13,8 +13,8 @@ import pytest
 
 from eventmill import App
 from eventmill.backends.sqlite.backend import SqliteBackend
-from eventmill.core.capabilities import Job
 from eventmill.core.errors import BackendError, StorageFullError
+from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 
 pytestmark = pytest.mark.timeout(120)

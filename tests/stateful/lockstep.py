@@ -12,9 +12,11 @@ import msgspec
 
 from eventmill.backends.memory import MemoryBackend
 from eventmill.backends.sqlite.backend import SqliteBackend
-from eventmill.core.capabilities import Cursor, Fence, Job, Unit
+from eventmill.core.capabilities import Unit
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import ManualClock
 from eventmill.core.errors import ConflictError, DuplicateError, LeaseLostError
+from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.tracker import Tracker
 

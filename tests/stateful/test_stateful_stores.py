@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from lockstep import GROUPS, LEASE, PARTITIONS, Held, Lockstep, Side, finish
 
-from eventmill.core.capabilities import Balance, Job, JobError
+from eventmill.core.claims import Balance
+from eventmill.core.job import Job, JobError
 from eventmill.core.message import Message, Partition
 from eventmill.core.tracker import Tracker
 from eventmill.testing.conformance.samples import everything

@@ -14,14 +14,14 @@ class Cursor:
     """A partition as it was handed to a member.
 
     `token` grows with each change of hands; a commit under an older one is refused. `abandoned`:
-    the last holder vanished without giving it back, so what it was doing may have killed it.
+    how many holders in a row vanished without having moved the cursor; what they were doing may have killed them.
     """
 
     partition: Partition
     position: int
     ahead: Sequence[int]
     token: int
-    abandoned: bool = False
+    abandoned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,4 +38,5 @@ def relay(broker: Publisher, registry: Registry) -> Consumer:
         retry=PATIENCE,
         concurrency=1,
         batch=BATCH,
+        suspects=False,
     )

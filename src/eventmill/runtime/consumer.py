@@ -23,6 +23,7 @@ class Consumer:
     timeout: seconds a handler may take. on_dead: what becomes of a dead letter's key.
     inbox: whether repeats of a message are to be expected, and are to be dropped.
     resequence: how to bring a foreign source's messages back into order.
+    suspects: whether a message may be what kills its handler's process.
     """
 
     group: str
@@ -37,3 +38,4 @@ class Consumer:
     on_dead: Literal["park", "skip"] = "park"
     inbox: bool = False
     resequence: ResequencePolicy | None = None
+    suspects: bool = True

@@ -25,7 +25,19 @@ class Holding:
 class Delivery:
     """One message to handle, and the claim it is handled under: a partition's, or a job's."""
 
-    __slots__ = ("behind", "holding", "job", "lane", "message", "note", "position", "recorded_at", "size")
+    __slots__ = (
+        "behind",
+        "dropped",
+        "holding",
+        "job",
+        "lane",
+        "message",
+        "note",
+        "position",
+        "recorded_at",
+        "size",
+        "suspect",
+    )
 
     def __init__(
         self,
@@ -45,6 +57,8 @@ class Delivery:
         self.recorded_at = recorded_at
         self.size = len(message.data) + 500
         self.behind = behind
+        self.dropped = False
+        self.suspect = False
         self.note: tuple[str, bytes] | None = None  # a document to store with the outcome
 
     @property

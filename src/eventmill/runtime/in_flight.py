@@ -60,8 +60,11 @@ class InFlight:
         self.drop(deliveries)
 
     def drop(self, deliveries: Sequence[Delivery]) -> None:
-        """Deliveries that are in hand no more."""
-        if deliveries:
-            self.count -= len(deliveries)
-            self._bytes -= sum(delivery.size for delivery in deliveries)
-            self._dropped(deliveries)
+        """Deliveries that are in hand no more; one that was dropped before counts no second time."""
+        fresh = [delivery for delivery in deliveries if not delivery.dropped]
+        for delivery in fresh:
+            delivery.dropped = True
+            self._bytes -= delivery.size
+        self.count -= len(fresh)
+        if fresh:
+            self._dropped(fresh)

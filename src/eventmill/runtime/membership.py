@@ -10,8 +10,11 @@ from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Holding
 from eventmill.runtime.settlement import Settlement
 
+SUSPICIOUS = 2
+"""Holders in a row that vanished without moving a partition's cursor: then a message of it may be what kills them."""
+
 SUSPECTS = 64
-"""Messages of an abandoned partition that are retried one by one, because one of them may be what killed its holder."""
+"""Messages of such a partition that go through jobs, whose attempts are counted, and which run alone after a crash."""
 
 
 class Membership:
@@ -51,9 +54,8 @@ class Membership:
                 holding.lost = True
                 del self.holdings[partition]
         for cursor in balance.acquired:
-            self.holdings[cursor.partition] = Holding(
-                cursor, SUSPECTS if cursor.abandoned and self._consumer.resequence is None else 0
-            )
+            suspicious = cursor.abandoned >= SUSPICIOUS and self._consumer.suspects
+            self.holdings[cursor.partition] = Holding(cursor, SUSPECTS if suspicious else 0)
         unknown = [partition for partition in balance.held if partition not in self.holdings]
         if unknown:
             # Held by this name, yet not known here: give it back rather than leave it unread.

@@ -220,10 +220,8 @@ class Subscription:
         return True
 
     async def _take(self, messages: Sequence[Recorded]) -> None:
-        """Sort out what was read: what is new is dispatched, what must wait is sent behind its key."""
-        assert self._dispatcher is not None
-        fresh: list[Delivery] = []
-        suspects: list[Delivery] = []
+        """Sort out what was read: repeats and what is not wanted are done, the rest is handed out."""
+        deliveries: list[Delivery] = []
         for recorded in messages:
             holding = self._membership.holdings.get(recorded.partition)
             if holding is None or not holding.tracker.start(recorded.position):
@@ -232,26 +230,19 @@ class Subscription:
                 holding.tracker.done(recorded.position)
                 continue
             delivery = Delivery(
-                recorded.message,
-                holding=holding,
-                position=recorded.position,
-                recorded_at=recorded.recorded_at,
+                recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at
             )
             if holding.suspects:
                 holding.suspects -= 1
-                suspects.append(delivery)
-            else:
-                fresh.append(delivery)
+                delivery.suspect = True
+            deliveries.append(delivery)
         if self.consumer.inbox:
-            fresh = await self._drop_repeats(fresh)
-            suspects = await self._drop_repeats(suspects)
-        self._in_flight.add([*suspects, *fresh])
-        for delivery in suspects:
-            # In order before anything of the same key that follows.
-            await self._set_aside(delivery)
-        await self._hand_out(fresh)
+            deliveries = await self._drop_repeats(deliveries)
+        self._in_flight.add(deliveries)
+        await self._hand_out(deliveries)
 
     async def _hand_out(self, deliveries: Sequence[Delivery]) -> None:
+        """Dispatch deliveries; what must wait for an earlier one of its key is sent behind it."""
         assert self._dispatcher is not None
         if self._resequencing is not None:
             ordered = await self._resequencing.sort(deliveries)
@@ -263,9 +254,14 @@ class Subscription:
                 await self._settlement.park(delivery, self._fence, self._in_flight.settled, reason)
             deliveries = ordered.deliver
         waiting = await self._waiting({delivery.lane for delivery in deliveries})
+        straight = []
         for delivery in deliveries:
             delivery.behind = delivery.lane in waiting
-        self._dispatcher.offer(deliveries)
+            if delivery.suspect:
+                await self._set_aside(delivery)  # before anything of the same key that follows
+            else:
+                straight.append(delivery)
+        self._dispatcher.offer(straight)
 
     def _wanted(self, recorded: Recorded) -> bool:
         if self.consumer.where is None:
@@ -305,7 +301,9 @@ class Subscription:
         room = self._in_flight.room
         if room <= 0:
             return False
-        jobs = await self._store.claim(self.consumer.group, member, limit=min(room, PAGE), lease=self._limits.lease)
+        # Few at a time: each claim counts as an attempt, even of a job that had not begun when the process died.
+        limit = min(room, 2 * self.consumer.concurrency)
+        jobs = await self._store.claim(self.consumer.group, member, limit=limit, lease=self._limits.lease)
         if not jobs:
             return False
         if jobs[0].crashed:

@@ -21,11 +21,11 @@ class Place:
     ahead: tuple[int, ...] = ()
     holder: str | None = None
     token: int = 0
-    abandoned: bool = False
+    abandoned: int = 0
 
     def free(self, *, abandoned: bool) -> None:
         self.holder = None
-        self.abandoned = abandoned
+        self.abandoned = self.abandoned + 1 if abandoned else 0
 
 
 @dataclass(slots=True)
@@ -90,7 +90,6 @@ class MemoryGroups:
         cursor = Cursor(partition, place.position, place.ahead, place.token + 1, place.abandoned)
         place.holder = member
         place.token += 1
-        place.abandoned = False
         return cursor
 
     def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
@@ -124,6 +123,7 @@ class MemoryGroups:
         place = self.by_name[group].places[partition]
         place.position = position
         place.ahead = tuple(ahead)
+        place.abandoned = 0
 
     def passed(self) -> dict[str, Mapping[Partition, int]]:
         """How far each group is in each partition it reads."""

@@ -126,6 +126,8 @@ class MemoryLog:
                 at, group = min(behind)
                 return Trimmed(removed, group, at)
             self._records[record.partition].pop(0)
+            if not self._records[record.partition]:
+                del self.ends[record.partition]
             size -= len(record.message.data)
             removed += 1
         return Trimmed(removed)

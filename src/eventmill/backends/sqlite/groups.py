@@ -64,7 +64,7 @@ class SqliteGroups(Database):
             acquired = []
             for partition in take:
                 position, ahead, _, token, abandoned = cursors[partition]
-                acquired.append(Cursor(partition, position, json.loads(ahead), token + 1, bool(abandoned)))
+                acquired.append(Cursor(partition, position, json.loads(ahead), token + 1, abandoned))
             held = {partition: rest[3] for partition, rest in cursors.items() if rest[2] == member}
             held.update({cursor.partition: cursor.token for cursor in acquired})
             return Balance(acquired, give, held)

@@ -43,7 +43,7 @@ SELECT topic, partition, max(position) FROM eventmill_log GROUP BY topic, partit
 SELECT topic, partition, token FROM eventmill_cursors WHERE grp = ? AND member = ?
 
 -- name: advance
-UPDATE eventmill_cursors SET position = ?, ahead = ? WHERE grp = ? AND topic = ? AND partition = ?
+UPDATE eventmill_cursors SET position = ?, ahead = ?, abandoned = 0 WHERE grp = ? AND topic = ? AND partition = ?
 
 -- name: inbox
 INSERT INTO eventmill_inbox (grp, id, source, received_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING
@@ -89,7 +89,7 @@ UPDATE eventmill_members SET expires = 0 WHERE substr(member, 1, length(?1)) = ?
 DELETE FROM eventmill_members WHERE grp = ? AND member = ?
 
 -- name: abandon_cursors
-UPDATE eventmill_cursors SET member = NULL, abandoned = 1 WHERE grp = ? AND member = ?
+UPDATE eventmill_cursors SET member = NULL, abandoned = abandoned + 1 WHERE grp = ? AND member = ?
 
 -- name: abandon_jobs
 UPDATE eventmill_jobs SET state = 'due', member = NULL, crashed = 1 WHERE state = 'running' AND member = ?
@@ -108,7 +108,7 @@ UPDATE eventmill_members SET expires = ?, lease = ? WHERE member IN (SELECT valu
 SELECT topic, partition, position, ahead, member, token, abandoned FROM eventmill_cursors WHERE grp = ?
 
 -- name: acquire
-UPDATE eventmill_cursors SET member = ?, token = token + 1, abandoned = 0
+UPDATE eventmill_cursors SET member = ?, token = token + 1
 WHERE grp = ? AND topic = ? AND partition = ?
 
 -- name: release_cursor

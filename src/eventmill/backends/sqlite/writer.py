@@ -39,8 +39,12 @@ log = logging.getLogger("eventmill")
 
 T = TypeVar("T")
 
-SLOW_COMMIT = 0.002
-"""Seconds above which a commit hops to a thread rather than hold up the event loop."""
+SLOW_COMMIT = 0.004
+"""Seconds above which a commit hops to a thread rather than hold up the event loop: about what the hop itself takes
+when the loop is busy, because the thread must wait for the interpreter."""
+
+PROBE = 50
+"""Every so many commits one is made on the loop all the same, to see whether the disk is still slow."""
 
 HOLD = 0.02
 """Seconds after which an open transaction takes no further unit: other processes want to write, too."""
@@ -298,13 +302,12 @@ class Writer:
         return positions
 
     async def _flush(self) -> None:
-        if self._commit_seconds > SLOW_COMMIT:
-            commit = self._loop.run_in_executor(self._threads, self._commit_now)
-            took = await self._finish(commit)
-        else:
-            took = self._commit_now()
-        self._commit_seconds += (took - self._commit_seconds) * 0.1
         self.commits += 1
+        if self._commit_seconds > SLOW_COMMIT and self.commits % PROBE:
+            await self._finish(self._loop.run_in_executor(self._threads, self._commit_now))
+        else:
+            # Only here is the disk measured: on a thread it would be the wait for the interpreter, too.
+            self._commit_seconds += (self._commit_now() - self._commit_seconds) * 0.2
 
     def _commit_now(self) -> float:
         started = time.perf_counter()

@@ -46,6 +46,7 @@ CREATE TABLE eventmill_members (
 ) WITHOUT ROWID;
 
 -- ahead: JSON list of positions done beyond `position`. token: grows with each change of hands.
+-- abandoned: how many holders in a row vanished without having moved the cursor.
 CREATE TABLE eventmill_cursors (
     grp TEXT NOT NULL,
     topic TEXT NOT NULL,
