@@ -349,16 +349,19 @@ class Subscription:
             await self._handle_some(straight)
 
     async def _handle_some(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            if not self._fence.valid or (delivery.holding is not None and delivery.holding.lost):
-                self._in_flight.drop(deliveries)
+        if not self._fence.valid:
+            self._in_flight.drop(deliveries)
+            return
+        if any(delivery.holding is not None and delivery.holding.lost for delivery in deliveries):
+            lost = [delivery for delivery in deliveries if delivery.holding is not None and delivery.holding.lost]
+            deliveries = [delivery for delivery in deliveries if delivery not in lost]
+            self._in_flight.drop(lost)
+            if not deliveries:
                 return
         try:
             failed = await self._settlement.handle(deliveries, self._fence, self._in_flight.settled)
         except LeaseLostError as error:
-            log.info("%s: %s", self.consumer.group, error)
-            self._in_flight.drop(deliveries)
-            self._wake.set()
+            self._lose(deliveries, error)
             return
         except BackendError:
             self._fence.valid = False
@@ -372,12 +375,19 @@ class Subscription:
         """Make a job of a message: it waits behind its key, or is tried apart from others."""
         try:
             durable = await self._settlement.set_aside(delivery, self._fence, self._in_flight.settled)
-        except LeaseLostError:
-            self._in_flight.drop([delivery])
-            self._wake.set()
+        except LeaseLostError as error:
+            self._lose([delivery], error)
             return
         if delivery.lane is not None:
             self._blocked[delivery.lane] = durable
+
+    def _lose(self, deliveries: Sequence[Delivery], error: LeaseLostError) -> None:
+        """Something was taken over. What is dropped here must not be overtaken by a later message of its key, and
+        the unit may have stood on partitions that are still held: so all is given up, and read again."""
+        log.info("%s: %s", self.consumer.group, error)
+        self._fence.valid = False
+        self._in_flight.drop(deliveries)
+        self._wake.set()
 
     # Being done
 
