@@ -138,10 +138,12 @@ class Writer:
     def leave(self) -> None:
         """The turn is free: for the next who waits, or, when none does, for the group's commit."""
         self._busy = False
-        if self._turns:
-            self._turns.popleft().set_result(None)
-        else:
-            self._kick()
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():  # else its unit was cancelled, and has not run since
+                turn.set_result(None)
+                return
+        self._kick()
 
     def stage(self, messages: Sequence[Message], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
         """Messages and jobs for the next commit; the positions come when they are durable."""
