@@ -46,6 +46,7 @@ class Appender:
         self._clock = clock
         self._version = -1
         self._head = 0
+        self._ever_trimmed = True
         self._sequences: dict[tuple[str, str], int] = {}
         self._partitions: dict[str, int] = {}
 
@@ -106,8 +107,8 @@ class Appender:
         if version != self._version or len(self._sequences) > REMEMBERED_KEYS:
             self._version = version
             self._sequences.clear()
-            row = self._connection.execute(self._sql["head"]).fetchone()
-            self._head = row[0] if row else 0
+            self._head = self._connection.execute(self._sql["head"]).fetchone()[0]
+            self._ever_trimmed = bool(self._connection.execute(self._sql["ever_trimmed"]).fetchone()[0])
 
     def _learn_sequences(self, messages: Sequence[PreparedMessage]) -> None:
         unknown: dict[str, set[str]] = {}
@@ -115,8 +116,12 @@ class Appender:
             if message.key is not None and (message.topic, message.key) not in self._sequences:
                 unknown.setdefault(message.topic, set()).add(message.key)
         for topic, keys in unknown.items():
-            rows = self._connection.execute(self._sql["sequences"], (topic, json.dumps(list(keys))))
-            for key, sequence in rows:
+            listed = json.dumps(list(keys))
+            known = dict.fromkeys(keys, 0)
+            if self._ever_trimmed:
+                known.update(self._connection.execute(self._sql["trimmed_sequences"], (topic, listed)).fetchall())
+            known.update(self._connection.execute(self._sql["sequences"], (topic, listed)).fetchall())
+            for key, sequence in known.items():
                 self._sequences[topic, key] = sequence
 
     def _declared(self, topic: str) -> int:

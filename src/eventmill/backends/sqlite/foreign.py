@@ -31,7 +31,7 @@ def append(execute: Execute, messages: Sequence[Message], now: int, in_transacti
     try:
         execute(STATEMENTS["head"])
     except Exception as error:
-        if "sqlite_sequence" in str(error):
+        if "no such table" in str(error):
             raise ConfigurationError(
                 "this database has no eventmill tables yet: open it once with App(...), or call outbox.install(connection)"
             ) from error
@@ -42,8 +42,7 @@ def append(execute: Execute, messages: Sequence[Message], now: int, in_transacti
         raise OutsideTransactionError(
             "outbox.add: the connection commits each statement by itself (autocommit); begin a transaction"
         )
-    head = execute(STATEMENTS["head"])
-    position = int(str(head[0][0])) if head else 0
+    position = int(str(execute(STATEMENTS["head"])[0][0]))
     positions = []
     for message, attributes in prepared:
         position += 1
@@ -53,8 +52,9 @@ def append(execute: Execute, messages: Sequence[Message], now: int, in_transacti
         partitions = int(str(known[0][0])) if known else DEFAULT_PARTITIONS
         sequence = None
         if message.key is not None:
-            rows = execute(STATEMENTS["sequences"], (message.topic, json.dumps([message.key])))
-            sequence = int(str(rows[0][1])) + 1
+            wanted = (message.topic, json.dumps([message.key]))
+            rows = execute(STATEMENTS["sequences"], wanted) or execute(STATEMENTS["trimmed_sequences"], wanted)
+            sequence = (int(str(rows[0][1])) if rows else 0) + 1
         execute(
             STATEMENTS["append"],
             (

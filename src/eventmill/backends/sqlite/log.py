@@ -140,12 +140,15 @@ class SqliteLog(Database):
         while batch := self.reader.execute(STATEMENTS["trim_batch"], (topic, end, TRIM_BATCH)).fetchall():
             first, last = batch[0][0], batch[-1][0]
             await self._write(lambda connection, span=(topic, first, last): _remove(connection, span))  # type: ignore[misc]
+            self.writer.appender.forget()  # what it knows of keys may have been trimmed just now
             removed += len(batch)
         return Trimmed(removed, held_by, held_at)
 
 
 def _remove(connection: sqlite3.Connection, span: tuple[str, int, int]) -> None:
     connection.execute(STATEMENTS["note_sequences"], span)
+    connection.execute(STATEMENTS["note_trimmed"], (span[2],))
+    connection.execute(STATEMENTS["forget_trimmed"], (span[2],))
     connection.execute(STATEMENTS["trim"], span)
 
 

@@ -1,6 +1,7 @@
 -- name: head
 -- The last position ever given.
-SELECT seq FROM sqlite_sequence WHERE name = 'eventmill_log'
+SELECT max(coalesce((SELECT max(position) FROM eventmill_log), 0),
+           coalesce((SELECT max(position) FROM eventmill_trimmed), 0))
 
 -- name: append
 INSERT INTO eventmill_log
@@ -20,11 +21,16 @@ FROM eventmill_log WHERE position > ? AND position <= ? AND {condition} ORDER BY
 SELECT count(*), min(recorded_at) FROM eventmill_log WHERE position > ? AND {condition}
 
 -- name: sequences
--- The last sequence of each of some keys of a topic: from the log, or from what trimming noted.
-SELECT k.value,
-       max(coalesce((SELECT max(sequence) FROM eventmill_log WHERE topic = ?1 AND key = k.value), 0),
-           coalesce((SELECT sequence FROM eventmill_sequences WHERE topic = ?1 AND key = k.value), 0))
-FROM json_each(?2) AS k
+-- The last sequence of those of some keys that the log has messages of.
+SELECT key, max(sequence) FROM eventmill_log
+WHERE topic = ?1 AND key IN (SELECT value FROM json_each(?2)) GROUP BY key
+
+-- name: trimmed_sequences
+-- The same for keys whose messages were trimmed.
+SELECT key, sequence FROM eventmill_sequences WHERE topic = ?1 AND key IN (SELECT value FROM json_each(?2))
+
+-- name: ever_trimmed
+SELECT EXISTS (SELECT 1 FROM eventmill_trimmed)
 
 -- name: partitions
 SELECT partitions FROM eventmill_topics WHERE topic = ?
@@ -247,6 +253,12 @@ INSERT INTO eventmill_sequences (topic, key, sequence)
 SELECT topic, key, max(sequence) FROM eventmill_log
 WHERE topic = ?1 AND position BETWEEN ?2 AND ?3 AND key IS NOT NULL GROUP BY topic, key
 ON CONFLICT (topic, key) DO UPDATE SET sequence = max(sequence, excluded.sequence)
+
+-- name: note_trimmed
+INSERT INTO eventmill_trimmed (position) VALUES (?)
+
+-- name: forget_trimmed
+DELETE FROM eventmill_trimmed WHERE position < ?
 
 -- name: trim
 DELETE FROM eventmill_log WHERE topic = ? AND position BETWEEN ? AND ?

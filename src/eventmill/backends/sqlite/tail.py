@@ -24,8 +24,7 @@ class Tail:
         return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
 
     def _head(self) -> int:
-        row = self._reader.execute(self._sql["head"]).fetchone()
-        return int(row[0]) if row else 0
+        return int(self._reader.execute(self._sql["head"]).fetchone()[0])
 
     def look(self) -> None:
         """Take in what has been committed since the last look; `end` is then the log's last position."""

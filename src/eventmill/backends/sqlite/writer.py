@@ -212,7 +212,7 @@ class Writer:
                     f"{self.path}: another process has kept the write lock for {self._busy_timeout:g} s"
                 )
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not secrecy
-            pause = min(pause * 1.5, 0.01)
+            pause = min(pause * 1.5, 0.003)
 
     # Committing
 
@@ -344,16 +344,27 @@ class Writer:
             self._spawn(self._checkpoint())
 
     async def _checkpoint(self) -> None:
-        """Move the WAL's pages into the database with the write lock held: nobody can reset the WAL meanwhile."""
+        """Move the WAL's pages into the database with the write lock held: nobody can reset the WAL meanwhile.
+
+        The transaction that holds the lock ends empty. One that went on to write would see the WAL as it was
+        before the checkpoint and append to it, so that it would never start over.
+        """
         try:
-            await self.acquire()
+            group = await self.acquire()
         except BackendError:
             return  # Locked or closing: the next commit asks again.
         try:
+            if group.units:
+                await self._finish(self._commit())
+                await self._open()
             await self._finish(self._loop.run_in_executor(self._threads, self._checkpoints.run))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, BackendError) as error:
             log.info("%s: the checkpoint waits for the next time: %s", self.path, error)
         finally:
+            if self._group is not None and not self._group.units:
+                empty, self._group = self._group, None
+                self.connection.execute("ROLLBACK")
+                empty.durable.set_result(None)
             self.leave()
 
     async def close(self) -> None:

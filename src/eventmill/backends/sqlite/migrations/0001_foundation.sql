@@ -1,10 +1,10 @@
 -- Every table starts with eventmill_, because the user's own tables live in the same file.
 
 -- The log. One writer at a time means: position order is commit order, so no reader can pass an
--- open lower position. AUTOINCREMENT means: a position is never used again, also after a trim.
+-- open lower position.
 -- Readers scan forward from a position and filter; the columns they filter on come first, the data last.
 CREATE TABLE eventmill_log (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    position INTEGER PRIMARY KEY,
     topic TEXT NOT NULL,
     partition INTEGER NOT NULL,
     type TEXT NOT NULL,
@@ -22,6 +22,11 @@ CREATE TABLE eventmill_topics (
     topic TEXT PRIMARY KEY,
     partitions INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- The last position that trimming removed: positions are never used again. The largest row counts.
+CREATE TABLE eventmill_trimmed (
+    position INTEGER NOT NULL
+);
 
 -- Where each key's count stands whose messages were all trimmed.
 CREATE TABLE eventmill_sequences (
