@@ -176,6 +176,12 @@ class Stores(RuleBasedStateMachine):
         for group in GROUPS:
             self.gone(process, group)
 
+    @rule(process=processes, group=groups)
+    def take_over(self, process: str, group: str) -> None:
+        """Everybody is silent for longer than a lease, and one comes who notices."""
+        self.lockstep.advance(LEASE + 0.9)
+        self.balance(process, group)
+
     # Messages in hand
 
     @precondition(lambda self: self.living())
@@ -226,6 +232,16 @@ class Stores(RuleBasedStateMachine):
         self, number: int, fate: str, emits: bool, repeat: bool, document: str | None, expected: int | None
     ) -> None:
         self.handle_one(number, fate, emits=emits, repeat=repeat, document=document, expected=expected)
+
+    def stale(self) -> list[int]:
+        """Places in `in_hand` of what others have taken over."""
+        return [number for number, (member, _, _) in enumerate(self.in_hand()) if not self.alive(member)]
+
+    @precondition(lambda self: self.stale())
+    @rule(number=nth, fate=st.sampled_from(("done", "aside")))
+    def handle_too_late(self, number: int, fate: str) -> None:
+        stale = self.stale()
+        self.handle_one(stale[number % len(stale)], fate, emits=True, repeat=False, document="d1", expected=None)
 
     def handle_one(
         self, number: int, fate: str, *, emits: bool, repeat: bool, document: str | None, expected: int | None

@@ -26,7 +26,7 @@ from eventmill.core.tracker import Tracker
 class Publisher(Protocol):
     """Takes messages for good."""
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[int]:
+    def publish(self, messages: Sequence[Message]) -> Awaitable[Sequence[int]]:
         """Store the messages, in this order; they are durable when this returns their positions.
 
         All or none of one call is stored. A broker that has no positions returns an empty sequence.

@@ -12,9 +12,5 @@ SqlParameters = Sequence[object] | Mapping[str, object]
 class Rows(list[Row]):
     """The rows of a statement; `rowcount` is how many it changed, `columns` their names."""
 
-    __slots__ = ("columns", "rowcount")
-
-    def __init__(self, rows: Sequence[Row] = (), rowcount: int = -1, columns: Sequence[str] = ()) -> None:
-        super().__init__(rows)
-        self.rowcount = rowcount
-        self.columns = tuple(columns)
+    rowcount: int = -1
+    columns: tuple[str, ...] = ()

@@ -45,21 +45,21 @@ class Handler:
         self.batch = batch
         self._registry = registry
         self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
-        # The two commonest signatures are called without a loop over their parameters.
         self._and_transaction = self._wants == ["event", "transaction"]
-        self._one_event = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
+        self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
+        """Whether `call_plain` will do: the two commonest signatures, called without a loop over their parameters."""
+
+    def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
+        """Decode, and begin the call of a handler that takes one event, and perhaps the transaction."""
+        event = self._decode(message)
+        called: Awaitable[Any] = self.function(event, transaction) if self._and_transaction else self.function(event)
+        return called
 
     def call(
         self, messages: Sequence[Message], transaction: Transaction, context: Callable[[], Context]
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
-        if self._one_event:
-            arguments: list[object] = [self._decode(messages[0])]
-            if self._and_transaction:
-                arguments.append(transaction)
-            result: Awaitable[Any] = self.function(*arguments)
-            return result
-        arguments = []
+        arguments: list[object] = []
         for want in self._wants:
             if want == "event":
                 arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))

@@ -49,6 +49,7 @@ class Settlement:
         self._envelopes = envelopes
         self._clock = clock
         self._rng = rng
+        self._plain = consumer.handler.plain and consumer.where is None and consumer.timeout is None
 
     async def handle(
         self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
@@ -70,7 +71,12 @@ class Settlement:
         outcome: Outcome | None = None
         try:
             try:
-                outcome = await self._call(deliveries, transaction)
+                if self._plain:
+                    result = await self._consumer.handler.call_plain(first.message, transaction)
+                    if result is not None:
+                        outcome = consumer.handler.refusal(result)
+                else:
+                    outcome = await self._call(deliveries, transaction)
             finally:
                 handling.reset(message_token)
                 current.reset(transaction_token)

@@ -331,15 +331,11 @@ class Subscription:
 
     async def _handle(self, deliveries: Sequence[Delivery]) -> None:
         """Called by the dispatcher's workers, in order within a key."""
-        if len(deliveries) == 1:
-            (delivery,) = deliveries
-            if delivery.job is not None or not (delivery.behind or delivery.lane in self._blocked):
-                await self._handle_some(deliveries)
-                return
         straight: list[Delivery] = []
         for delivery in deliveries:
-            lane = delivery.lane
-            if delivery.job is None and (delivery.behind or lane in self._blocked):
+            if not self._fence.valid or (delivery.holding is not None and delivery.holding.lost):
+                self._in_flight.drop([delivery])
+            elif delivery.job is None and (delivery.behind or delivery.lane in self._blocked):
                 await self._set_aside(delivery)
             elif self.consumer.batch and delivery.job is None:
                 straight.append(delivery)
@@ -349,15 +345,6 @@ class Subscription:
             await self._handle_some(straight)
 
     async def _handle_some(self, deliveries: Sequence[Delivery]) -> None:
-        if not self._fence.valid:
-            self._in_flight.drop(deliveries)
-            return
-        if any(delivery.holding is not None and delivery.holding.lost for delivery in deliveries):
-            lost = [delivery for delivery in deliveries if delivery.holding is not None and delivery.holding.lost]
-            deliveries = [delivery for delivery in deliveries if delivery not in lost]
-            self._in_flight.drop(lost)
-            if not deliveries:
-                return
         try:
             failed = await self._settlement.handle(deliveries, self._fence, self._in_flight.settled)
         except LeaseLostError as error:

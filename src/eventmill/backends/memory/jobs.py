@@ -56,7 +56,8 @@ class MemoryJobs:
     def claim(self, queue: str, member: str, limit: int, now: float, lease: float) -> list[Job]:
         waiting = [entry for entry in self._claimable(queue, now) if entry.job.due <= now * 1000]
         waiting.sort(key=lambda entry: (entry.job.due, entry.job.id))
-        vanished = [entry for entry in waiting if entry.lease is not None]
+        # A claim that was given back counts as if it never was: the job is as suspect as before it.
+        vanished = [entry for entry in waiting if entry.lease is not None or entry.job.crashed]
         # One that may have killed its process takes no others with it.
         taken = vanished[:1] or waiting[:limit]
         for entry in taken:
@@ -64,7 +65,7 @@ class MemoryJobs:
                 entry.job,
                 attempts=entry.job.attempts + 1,
                 token=entry.job.token + 1,
-                crashed=entry.lease is not None,
+                crashed=entry.lease is not None or entry.job.crashed,
             )
             entry.lease = Lease.starting(member, now, lease)
         return [entry.job for entry in taken]

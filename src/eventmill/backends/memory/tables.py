@@ -36,9 +36,10 @@ class Tables:
     def execute(self, sql: str, parameters: SqlParameters) -> Rows:
         self._require_unit(sql)
         cursor = self._connection.execute(sql, parameters)
-        columns = [column[0] for column in cursor.description or ()]
-        rows = cursor.fetchall()
-        return Rows(rows, cursor.rowcount, columns)
+        rows = Rows(cursor.fetchall())
+        rows.rowcount = cursor.rowcount
+        rows.columns = tuple(column[0] for column in cursor.description or ())
+        return rows
 
     def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
         self._require_unit(sql)

@@ -47,6 +47,7 @@ class Database:
         self._readonly = readonly
         self._shared = shared
         self._file: OpenFile | None = None
+        self._writer: Writer | None = None
         self._beater: sqlite3.Connection | None = None
         self._beating = threading.Lock()
 
@@ -69,6 +70,7 @@ class Database:
     ) -> None:
         if self._file is not None:
             file, self._file = self._file, None
+            self._writer = None
             await release(file)
         with self._beating:
             if self._beater is not None:
@@ -94,7 +96,10 @@ class Database:
         return self.file.reader
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> SqliteUnit:
-        return SqliteUnit(self.writer, STATEMENTS, self.clock, claim, fence)
+        writer = self._writer
+        if writer is None:
+            writer = self._writer = self.file.writer
+        return SqliteUnit(writer, STATEMENTS, self.clock, claim, fence)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

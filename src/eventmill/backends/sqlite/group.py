@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from eventmill.backends.sqlite.append import PreparedMessage
-from eventmill.core.claims import Fence
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.job import Job
 from eventmill.core.tracker import Tracker
 
@@ -27,7 +27,7 @@ class Staged:
 class Group:
     """The units of one commit."""
 
-    __slots__ = ("durable", "fences", "held", "jobs", "marks", "messages", "opened", "units")
+    __slots__ = ("durable", "fences", "held", "jobs", "marks", "messages", "opened", "units", "verified")
 
     def __init__(self, durable: asyncio.Future[None], opened: float) -> None:
         self.durable = durable
@@ -37,4 +37,5 @@ class Group:
         self.jobs: list[Job] = []
         self.marks: dict[Tracker, tuple[str, str, int]] = {}
         self.fences: set[Fence] = set()
+        self.verified: dict[int, Cursor] = {}  # by identity, which is all that needs to be compared
         self.held: dict[Fence, dict[tuple[str, int], int]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 
 from eventmill.backends.sqlite.connection import translated
@@ -24,8 +24,8 @@ TRIM_BATCH = 1_000
 class SqliteLog(Database):
     """Publisher and Log."""
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[int]:
-        return await self.writer.stage(messages)
+    def publish(self, messages: Sequence[Message]) -> Awaitable[Sequence[int]]:
+        return self.writer.stage(messages)
 
     async def declare(self, topics: Mapping[str, int]) -> None:
         known = await self.topics()

@@ -17,6 +17,7 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     """What of a message is neither filtered nor indexed: one JSON column.
 
     sequence: only where another log gave it; this log's own count stands in its own column.
+    correlationid: only where it is not the message's own id, as it is where a correlation begins.
     """
 
     source: str
@@ -45,7 +46,7 @@ def attributes(message: Message) -> bytes:
             message.time,
             message.version,
             message.subject,
-            message.correlationid,
+            None if message.correlationid == message.id else message.correlationid,
             message.causationid,
             message.traceparent,
             message.contenttype,
@@ -70,7 +71,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         version=rest.version,
         sequence=sequence if rest.sequence is None else rest.sequence,
         subject=rest.subject,
-        correlationid=rest.correlationid,
+        correlationid=rest.correlationid or id_,
         causationid=rest.causationid,
         traceparent=rest.traceparent,
         contenttype=rest.contenttype,

@@ -109,14 +109,20 @@ class SqliteUnit:
         return None if data is None else Document(key, version, data)
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
-        connection = self._connection or await self.enter()
+        connection = self._connection
+        if connection is None:
+            connection = await self.enter()
         if sql not in _harmless:
             _check(sql)
         try:
             cursor = connection.execute(sql, parameters)
             if cursor.description is None:
-                return Rows((), cursor.rowcount)
-            return Rows(cursor.fetchall(), cursor.rowcount, [column[0] for column in cursor.description])
+                rows = Rows()
+            else:
+                rows = Rows(cursor)
+                rows.columns = tuple([column[0] for column in cursor.description])
+            rows.rowcount = cursor.rowcount
+            return rows
         except sqlite3.Error as error:
             raise self.met(error) from error
 
@@ -183,7 +189,8 @@ class SqliteUnit:
         group = self._group
         assert group is not None  # the turn was taken above
         try:
-            self._check_marks(group)
+            if self._marks is not None:
+                self._check_marks(self._marks, group)
             messages = prepare(self._messages) if self._messages else None
             if self._connection is not None:
                 if self._refusable is not None:
@@ -219,8 +226,8 @@ class SqliteUnit:
         done.set_result(None)
         return done
 
-    def _check_marks(self, group: Group) -> None:
-        for cursor, _, _ in self._marks or ():
+    def _check_marks(self, marks: Sequence[tuple[Cursor, Tracker, int]], group: Group) -> None:
+        for cursor, _, _ in marks:
             if cursor is not self._claim:
                 self._writer.verify(group, cursor, self._fence)
 

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any, TypeVar
 
 from eventmill.backends.sqlite.append import Appender, prepare
@@ -94,7 +95,7 @@ class Writer:
     def try_acquire(self) -> Group | None:
         """Take the turn if that needs no waiting: nobody has it, and a transaction is open that is not too old."""
         group = self._group
-        if group is None or self._busy or self._loop.time() - group.opened > HOLD or self._fork != fork.count:
+        if group is None or self._busy or monotonic() - group.opened > HOLD or self._fork != fork.count:
             return None
         self._busy = True
         return group
@@ -106,7 +107,7 @@ class Writer:
             await self._queue()
         self._busy = True
         try:
-            if self._group is not None and self._loop.time() - self._group.opened > HOLD:
+            if self._group is not None and monotonic() - self._group.opened > HOLD:
                 await self._finish(self._commit())
             return self._group or await self._open()
         except BaseException:
@@ -158,6 +159,8 @@ class Writer:
 
         Whoever holds the write lock sees the truth, and it stays true until the commit.
         """
+        if id(claim) in group.verified and fence is not None and fence.valid:
+            return
         if fence is not None and not fence.valid:
             raise LeaseLostError(f"{fence.group}: a commit that {fence.member} took part in failed; it starts again")
         if fence is not None:
@@ -175,11 +178,13 @@ class Writer:
                 held = group.held[fence] = {(topic, number): token for topic, number, token in rows}
             if held.get(claim.partition) != claim.token:
                 raise LeaseLostError(f"{fence.group}: {claim.partition} was taken over from {fence.member}")
+            group.verified[id(claim)] = claim
 
     def recheck_leases(self) -> None:
         """Leases were changed within the open transaction: ask again before the next unit stands on one."""
         if self._group is not None:
             self._group.held.clear()
+            self._group.verified.clear()
 
     # Opening
 
@@ -187,10 +192,9 @@ class Writer:
         point("transaction.begin")
         if not self._begin():
             await self._begin_patiently()
-        loop = self._loop
-        durable: asyncio.Future[None] = loop.create_future()
+        durable: asyncio.Future[None] = self._loop.create_future()
         durable.add_done_callback(_retrieve)
-        self._group = Group(durable, loop.time())
+        self._group = Group(durable, monotonic())
         return self._group
 
     def _begin(self) -> bool:

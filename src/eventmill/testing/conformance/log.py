@@ -311,7 +311,7 @@ class LogConformance(TrimCases):
         seen = await log.changed(-1, 3600)
         at = start(*partitions(DEFAULT_PARTITIONS))
         for number in range(3):
-            publishing = asyncio.create_task(publisher.publish([message(number, "a")]))
+            publishing = asyncio.ensure_future(publisher.publish([message(number, "a")]))
             found: list[str] = []
             while not found:
                 page = await log.read(at, limit=10)
