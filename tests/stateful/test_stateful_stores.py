@@ -98,8 +98,16 @@ class Stores(RuleBasedStateMachine):
 
     def message(self, topic: str, key: str | None, kind: str = "placed") -> Message:
         self.count += 1
+        id_ = f"m{self.count}"
         return Message(
-            id=f"m{self.count}", source="story", type=f"{topic}.{kind}", topic=topic, time=0, data=b"1", key=key
+            id=id_,
+            source="story",
+            type=f"{topic}.{kind}",
+            topic=topic,
+            time=0,
+            data=b"1",
+            key=key,
+            correlationid=id_,  # as every envelope has it that is made where a correlation begins
         )
 
     @rule(

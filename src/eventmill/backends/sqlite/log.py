@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Mapping, Sequence
@@ -11,7 +12,7 @@ from eventmill.backends.sqlite.connection import translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.backends.sqlite.rows import recorded
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 
@@ -25,7 +26,13 @@ class SqliteLog(Database):
     """Publisher and Log."""
 
     def publish(self, messages: Sequence[Message]) -> Awaitable[Sequence[int]]:
-        return self.writer.stage(messages)
+        try:
+            return self.writer.stage(messages)
+        except EventmillError as error:
+            # What is refused is refused where the caller awaits, as with any backend.
+            refused: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
 
     async def declare(self, topics: Mapping[str, int]) -> None:
         known = await self.topics()

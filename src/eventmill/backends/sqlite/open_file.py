@@ -69,7 +69,9 @@ class OpenFile:
         return self._writer
 
     async def close(self) -> None:
-        """Commit what is staged, then close."""
+        """Commit what is staged, then close. A forked child lets go of its parent's connections without a touch."""
+        if self.fork != fork.count:
+            return
         if self._writer is not None:
             await self._writer.close()
         await self.watcher.close()

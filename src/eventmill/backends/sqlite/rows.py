@@ -17,7 +17,7 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     """What of a message is neither filtered nor indexed: one JSON column.
 
     sequence: only where another log gave it; this log's own count stands in its own column.
-    correlationid: only where it is not the message's own id, as it is where a correlation begins.
+    correlationid: left out where it is the message's own id, as where a correlation begins; "" for none at all.
     """
 
     source: str
@@ -46,7 +46,7 @@ def attributes(message: Message) -> bytes:
             message.time,
             message.version,
             message.subject,
-            None if message.correlationid == message.id else message.correlationid,
+            None if message.correlationid == message.id else message.correlationid or "",
             message.causationid,
             message.traceparent,
             message.contenttype,
@@ -71,7 +71,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         version=rest.version,
         sequence=sequence if rest.sequence is None else rest.sequence,
         subject=rest.subject,
-        correlationid=rest.correlationid or id_,
+        correlationid=id_ if rest.correlationid is None else rest.correlationid or None,
         causationid=rest.causationid,
         traceparent=rest.traceparent,
         contenttype=rest.contenttype,

@@ -68,7 +68,10 @@ class Watcher:
         loop = asyncio.get_running_loop()
         active = loop.time()
         while self._waiters:
-            version = self._data_version()
+            try:
+                version = self._data_version()
+            except sqlite3.Error:
+                version = -1  # whoever wakes for it meets the error where it can be told
             if version != self._seen:
                 self._seen = version
                 active = loop.time()
