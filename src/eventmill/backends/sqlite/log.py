@@ -12,7 +12,7 @@ from eventmill.backends.sqlite.connection import translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.backends.sqlite.rows import recorded
-from eventmill.core.errors import ConfigurationError, EventmillError
+from eventmill.core.errors import ConfigurationError, MessageError
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 
@@ -28,8 +28,8 @@ class SqliteLog(Database):
     def publish(self, messages: Sequence[Message]) -> Awaitable[Sequence[int]]:
         try:
             return self.writer.stage(messages)
-        except EventmillError as error:
-            # What is refused is refused where the caller awaits, as with any backend.
+        except MessageError as error:
+            # A message is refused where the caller awaits, as with any backend.
             refused: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return refused
