@@ -116,12 +116,17 @@ class Subscription:
             started = self._clock.now()
             try:
                 await self._serve()
-            except (BackendError, LeaseLostError) as error:
+            except LeaseLostError as error:
+                log.warning("%s starts again: %s", self.consumer.group, error)
+                await self._pause(RESTART_FIRST)
+            except BackendError as error:
                 pause = RESTART_FIRST if self._clock.now() - started > 60 else min(pause * 2, RESTART_CAP)
                 log.warning("%s starts again in %.1f s: %s", self.consumer.group, pause, error)
                 await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
+        if self._stopping:
+            return
         sleep = asyncio.ensure_future(self._clock.sleep(seconds))
         self._wake.clear()
         waits = [sleep, asyncio.ensure_future(self._wake.wait())]

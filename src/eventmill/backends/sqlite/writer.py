@@ -216,7 +216,7 @@ class Writer:
                     f"{self.path}: another process has kept the write lock for {self._busy_timeout:g} s"
                 )
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, not secrecy
-            pause = min(pause * 1.5, 0.003)
+            pause = min(pause * 1.5, 0.001)
 
     # Committing
 
