@@ -27,9 +27,10 @@ from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
+from eventmill.runtime.in_flight import Limits
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.settlement import Settlement
-from eventmill.runtime.subscription import Limits, Subscription
+from eventmill.runtime.subscription import Subscription
 from eventmill.runtime.transaction import Transaction, current
 from eventmill.settings import Settings
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from eventmill.runtime.delivery import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one member holds at a time. lease: seconds."""
+
+    lease: float
+    prefetch: int
+    prefetch_bytes: int
 
 
 class InFlight:
@@ -19,16 +29,15 @@ class InFlight:
 
     def __init__(
         self,
-        max_messages: int,
-        max_bytes: int,
+        limits: Limits,
         *,
         dropped: Callable[[Sequence[Delivery]], None],
         committed: Callable[[Sequence[Delivery], BaseException | None], None],
     ) -> None:
         self.count = 0
         self._bytes = 0
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+        self._max_messages = limits.prefetch
+        self._max_bytes = limits.prefetch_bytes
         self._dropped = dropped
         self._committed = committed
         self._last: tuple[asyncio.Future[object], list[Delivery]] | None = None

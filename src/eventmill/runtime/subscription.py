@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 from eventmill.core.capabilities import Log, Store
@@ -18,7 +17,7 @@ from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.dispatcher import Dispatcher
 from eventmill.runtime.heartbeat import Heartbeat
-from eventmill.runtime.in_flight import InFlight
+from eventmill.runtime.in_flight import InFlight, Limits
 from eventmill.runtime.membership import Membership
 from eventmill.runtime.resequencing import Resequencing
 from eventmill.runtime.settlement import Settlement
@@ -32,15 +31,6 @@ BALANCE_EVERY = 5.0
 
 DUE_EVERY = 0.1
 RESTART_FIRST, RESTART_CAP = 0.1, 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one member holds at a time. lease and grace in seconds."""
-
-    lease: float
-    prefetch: int
-    prefetch_bytes: int
 
 
 class Subscription:
@@ -95,10 +85,7 @@ class Subscription:
         )
 
     def _nothing_in_flight(self) -> InFlight:
-        limits = self._limits
-        return InFlight(
-            limits.prefetch, limits.prefetch_bytes, dropped=self._dropped, committed=self._committed_in(self._fence)
-        )
+        return InFlight(self._limits, dropped=self._dropped, committed=self._committed_in(self._fence))
 
     def _resequencer(self) -> Resequencing | None:
         policy = self.consumer.resequence

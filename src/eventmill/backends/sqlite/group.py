@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 
 from eventmill.backends.sqlite.append import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
+from eventmill.core.errors import ConfigurationError, LeaseLostError
 from eventmill.core.job import Job
 from eventmill.core.tracker import Tracker
 
@@ -39,3 +41,31 @@ class Group:
         self.fences: set[Fence] = set()
         self.verified: dict[int, Cursor] = {}  # by identity, which is all that needs to be compared
         self.held: dict[Fence, dict[tuple[str, int], int]] = {}
+
+    def verify(
+        self, connection: sqlite3.Connection, sql: dict[str, str], claim: Cursor | Job | None, fence: Fence | None
+    ) -> None:
+        """Raise LeaseLostError unless what the unit stands on is still held.
+
+        Whoever holds the write lock sees the truth, and it stays true until the commit.
+        """
+        if id(claim) in self.verified and fence is not None and fence.valid:
+            return
+        if fence is not None and not fence.valid:
+            raise LeaseLostError(f"{fence.group}: a commit that {fence.member} took part in failed; it starts again")
+        if fence is not None:
+            self.fences.add(fence)
+        if isinstance(claim, Job):
+            member = fence.member if fence else None
+            if not connection.execute(sql["claimed"], (claim.id, claim.token, member)).fetchone():
+                raise LeaseLostError(f"{claim.queue}: job {claim.id} was taken over")
+        elif claim is not None:
+            if fence is None:
+                raise ConfigurationError("a claim on a partition needs the fence of its member")
+            held = self.held.get(fence)
+            if held is None:
+                rows = connection.execute(sql["held"], (fence.group, fence.member)).fetchall()
+                held = self.held[fence] = {(topic, number): token for topic, number, token in rows}
+            if held.get(claim.partition) != claim.token:
+                raise LeaseLostError(f"{fence.group}: {claim.partition} was taken over from {fence.member}")
+            self.verified[id(claim)] = claim

@@ -170,7 +170,7 @@ class SqliteUnit:
     def _stand(self, group: Group) -> None:
         """Check the claim, with the turn just taken."""
         try:
-            self._writer.verify(group, self._claim, self._fence)
+            group.verify(self._writer.connection, self._sql, self._claim, self._fence)
         except BaseException:
             self._ended = True
             self._writer.leave()
@@ -229,7 +229,7 @@ class SqliteUnit:
     def _check_marks(self, marks: Sequence[tuple[Cursor, Tracker, int]], group: Group) -> None:
         for cursor, _, _ in marks:
             if cursor is not self._claim:
-                self._writer.verify(group, cursor, self._fence)
+                group.verify(self._writer.connection, self._sql, cursor, self._fence)
 
     async def discard(self) -> None:
         if not self._ended:

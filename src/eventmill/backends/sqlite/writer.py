@@ -29,10 +29,9 @@ from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.backends.sqlite.group import Group, Staged
 from eventmill.core import fork
-from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
 from eventmill.core.crash import point
-from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, LeaseLostError
+from eventmill.core.errors import BackendError, BackendUnavailableError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
 
@@ -154,32 +153,6 @@ class Writer:
         self._kick()
         return durable
 
-    def verify(self, group: Group, claim: Cursor | Job | None, fence: Fence | None) -> None:
-        """Raise LeaseLostError unless what the unit stands on is still held.
-
-        Whoever holds the write lock sees the truth, and it stays true until the commit.
-        """
-        if id(claim) in group.verified and fence is not None and fence.valid:
-            return
-        if fence is not None and not fence.valid:
-            raise LeaseLostError(f"{fence.group}: a commit that {fence.member} took part in failed; it starts again")
-        if fence is not None:
-            group.fences.add(fence)
-        if isinstance(claim, Job):
-            member = fence.member if fence else None
-            if not self.connection.execute(self._sql["claimed"], (claim.id, claim.token, member)).fetchone():
-                raise LeaseLostError(f"{claim.queue}: job {claim.id} was taken over")
-        elif claim is not None:
-            if fence is None:
-                raise ConfigurationError("a claim on a partition needs the fence of its member")
-            held = group.held.get(fence)
-            if held is None:
-                rows = self.connection.execute(self._sql["held"], (fence.group, fence.member)).fetchall()
-                held = group.held[fence] = {(topic, number): token for topic, number, token in rows}
-            if held.get(claim.partition) != claim.token:
-                raise LeaseLostError(f"{fence.group}: {claim.partition} was taken over from {fence.member}")
-            group.verified[id(claim)] = claim
-
     def recheck_leases(self) -> None:
         """Leases were changed within the open transaction: ask again before the next unit stands on one."""
         if self._group is not None:
@@ -192,6 +165,9 @@ class Writer:
         point("transaction.begin")
         if not self._begin():
             await self._begin_patiently()
+        return self._begun()
+
+    def _begun(self) -> Group:
         durable: asyncio.Future[None] = self._loop.create_future()
         durable.add_done_callback(_retrieve)
         self._group = Group(durable, monotonic())
@@ -230,7 +206,25 @@ class Writer:
         self._kicked = False
         if not self._busy and not self._turns and (self._staged or self._group):
             self._busy = True
-            self._spawn(self._commit_and_leave())
+            if self._waits_for_nothing():
+                # No task, and no round of the event loop, for what runs through without a pause.
+                run_through(self._commit_and_leave())
+            else:
+                self._spawn(self._commit_and_leave())
+
+    def _waits_for_nothing(self) -> bool:
+        """Whether a commit now would neither hop to a thread nor wait for the lock, which is then taken."""
+        if self._hops(self.commits + 1):
+            return False
+        if self._group is None:
+            point("transaction.begin")
+            try:
+                if not self._begin():
+                    return False
+            except BackendError:
+                return False  # the commit will meet it again, and tell its callers
+            self._begun()
+        return True
 
     async def _commit_and_leave(self) -> None:
         try:
@@ -309,11 +303,14 @@ class Writer:
 
     async def _flush(self) -> None:
         self.commits += 1
-        if self._commit_seconds > SLOW_COMMIT and self.commits % PROBE:
+        if self._hops(self.commits):
             await self._finish(self._loop.run_in_executor(self._threads, self._commit_now))
         else:
             # Only here is the disk measured: on a thread it would be the wait for the interpreter, too.
             self._commit_seconds += (self._commit_now() - self._commit_seconds) * 0.2
+
+    def _hops(self, commit: int) -> bool:
+        return self._commit_seconds > SLOW_COMMIT and commit % PROBE != 0
 
     def _commit_now(self) -> float:
         started = time.perf_counter()
@@ -383,6 +380,16 @@ class Writer:
         self._threads.shutdown(wait=True)
         self._checkpoints.close()
         self.connection.close()
+
+
+def run_through(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that is known not to wait for anything."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return
+    work.close()
+    raise RuntimeError(f"{work} waited where it must not")
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:
