@@ -19,7 +19,7 @@ PAUSED = 1.6
 
 
 class Chaos:
-    """Strikes about every 0.6 seconds: mostly SIGKILL, sometimes SIGSTOP past the lease and SIGCONT.
+    """Strikes about twice a second: mostly SIGKILL, sometimes SIGSTOP past the lease and SIGCONT.
 
     Where there are several workers, one other is left at work as a rule; at most one is paused at a
     time. pids: the live workers, who are somebody else's to restart. lease: seconds. `enough` is set once a few were killed.
@@ -39,7 +39,7 @@ class Chaos:
     async def run(self) -> None:
         """Strike until cancelled; then wake whoever is paused."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._random.uniform(0.3, 0.9)
+        due = loop.time() + self._random.uniform(0.2, 0.7)
         overdue = due + 0.5
         try:
             while True:
@@ -47,7 +47,7 @@ class Chaos:
                 now = loop.time()
                 self._look(now)
                 if now >= due and self._strike(now, any_victim=now >= overdue):
-                    due = now + self._random.uniform(0.3, 0.9)
+                    due = now + self._random.uniform(0.2, 0.7)
                     overdue = due + 0.1
         finally:
             for pid in list(self._paused):
