@@ -42,7 +42,8 @@ def add(target: Any, *events: object, source: str = "app") -> Sequence[int] | Aw
     Raises OutsideTransactionError where no transaction is open, and, before anything is written,
     MessageTooLargeError, EncodeError and UnknownEventError.
     """
-    messages = [Envelopes(source, _clock, _ids)(event) for event in events]
+    envelopes = Envelopes(source, _clock, _ids)
+    messages = [envelopes(event) for event in events]
 
     def append(execute: foreign.Execute, in_transaction: Callable[[], bool]) -> Sequence[int]:
         return foreign.append(execute, messages, int(_clock.now() * 1000), in_transaction)

@@ -84,11 +84,7 @@ class Settlement:
             if outcome is None:
                 point("handler.done")
                 for delivery in deliveries:
-                    holding = delivery.holding
-                    if holding is not None and delivery.position is not None:
-                        unit.mark(holding.cursor, holding.tracker, delivery.position)
-                    elif delivery.job is not None:
-                        unit.settle(delivery.job)
+                    _mark(unit, delivery)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
@@ -160,11 +156,8 @@ class Settlement:
             return await self._one_by_one(deliveries, fence, settled)
         (delivery,) = deliveries
         unit = self._store.unit(delivery.claim, fence)
-        if delivery.job is not None:
-            unit.settle(delivery.job)
-        elif delivery.holding is not None and delivery.position is not None:
-            unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
-        settled(deliveries, asyncio.ensure_future(await unit.finish()))
+        _mark(unit, delivery)
+        self._finished(delivery, await unit.finish(), settled)
         return _NOTHING
 
     async def _failed(
@@ -198,7 +191,7 @@ class Settlement:
         """Dead-letter a message that came out of order, without holding up its key for the one that is missing."""
         unit = self._store.unit(delivery.claim, fence)
         failure = self._failure(delivery, None, reason)
-        job = self._job(delivery, attempts=0, due=int(self._clock.now() * 1000), errors=[failure])
+        job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
         self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
         return self._finished(delivery, await unit.finish(), settled)
 
@@ -216,7 +209,7 @@ class Settlement:
             dead = _with(delivery.job, failure)
             unit.settle(dead if parks else msgspec.structs.replace(dead, lane=None), dead=True)
         else:
-            job = self._job(delivery, attempts=1, due=int(self._clock.now() * 1000), errors=[failure])
+            job = self._job(delivery, attempts=1, due=self._now(), errors=[failure])
             job = msgspec.structs.replace(job, state="dead", lane=job.lane if parks else None)
             self._to_job(unit, delivery, job)
         point("dead.staged")
@@ -225,7 +218,7 @@ class Settlement:
     async def set_aside(self, delivery: Delivery, fence: Fence, settled: Settled) -> Durable:
         """Make a job of a message without trying it: behind its key, or due at once where that is free."""
         unit = self._store.unit(delivery.claim, fence)
-        self._to_job(unit, delivery, self._job(delivery, attempts=0, due=int(self._clock.now() * 1000), errors=[]))
+        self._to_job(unit, delivery, self._job(delivery, attempts=0, due=self._now(), errors=[]))
         point("parked.staged")
         return self._finished(delivery, await unit.finish(), settled)
 
@@ -239,8 +232,11 @@ class Settlement:
         unit.send([job])
         if delivery.note is not None:
             unit.put(*delivery.note, expected=None)
-        if delivery.holding is not None and delivery.position is not None:
-            unit.mark(delivery.holding.cursor, delivery.holding.tracker, delivery.position)
+        _mark(unit, delivery)
+
+    def _now(self) -> int:
+        """Milliseconds since 1970 UTC."""
+        return int(self._clock.now() * 1000)
 
     def _finished(self, delivery: Delivery, end: Awaitable[object], settled: Settled) -> Durable:
         durable: Durable = asyncio.ensure_future(end)
@@ -267,7 +263,16 @@ class Settlement:
         if reason is not None and error is not None and reason not in text:
             text = f"{text} ({reason})"
         trace = "" if error is None else "".join(traceback.format_exception(error))[-TRACE_BYTES:]
-        return JobError(at=int(self._clock.now() * 1000), attempt=delivery.attempt, error=text[:2000], trace=trace)
+        return JobError(at=self._now(), attempt=delivery.attempt, error=text[:2000], trace=trace)
+
+
+def _mark(unit: Unit, delivery: Delivery) -> None:
+    """Stage that a delivery is dealt with: its position in the partition, or its job."""
+    holding = delivery.holding
+    if holding is not None and delivery.position is not None:
+        unit.mark(holding.cursor, holding.tracker, delivery.position)
+    elif delivery.job is not None:
+        unit.settle(delivery.job)
 
 
 def _with(job: Job, failure: JobError) -> Job:
