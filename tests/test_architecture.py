@@ -23,10 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"core", "runtime"},
     "patterns": {"core", "runtime", "patterns", "settings"},
     "backends.sql": {"core", "backends.sql"},
-    "backends.memory": {"core", "backends.memory"},
-    "backends.sqlite": {"core", "backends.sql", "backends.sqlite"},
-    # From a URL to a backend: the one place of the backends that knows them all.
-    "backends.connect": {"core", "backends.memory", "backends.sqlite"},
+    "backends.url": {"core"},
+    "backends.memory": {"core", "backends.url", "backends.memory"},
+    "backends.sqlite": {"core", "backends.url", "backends.sql", "backends.sqlite"},
+    # From a URL to a backend. It loads them by name, since their drivers may be missing.
+    "backends.connect": {"core", "backends.url"},
     "backends": set(),
     "app": {"core", "runtime", "patterns", "backends.connect", "settings"},
     "outbox": {"patterns"},

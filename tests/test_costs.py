@@ -122,7 +122,7 @@ def test_concurrent_publishers_share_their_commits(tmp_path: Path, counts: Count
             counts.clear()
             await asyncio.gather(*(call(app) for _ in range(CALLERS)))
             cost = counts.copy()
-            assert max((await app.log.end()).values()) == MESSAGES, "cheap, but not stored"
+            assert max((await app.store.end()).values()) == MESSAGES, "cheap, but not stored"
         return cost
 
     cost = asyncio.run(publish())

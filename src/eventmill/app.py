@@ -13,12 +13,12 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from eventmill.backends.connect import StoreBackend, connect
+from eventmill.backends.connect import BrokerBackend, StoreBackend, as_store, connect, connect_store
 from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.limits import Limits as MessageLimits
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
@@ -43,7 +43,7 @@ Setup = Callable[[Transaction], Awaitable[None]]
 class App:
     """A service: its store, its broker, its handlers.
 
-    url: the store, the service's own database: `sqlite:///orders.db`, or `memory://`.
+    url: the store, the service's own database: `sqlite:///orders.db`, `postgresql://…`, or `memory://`.
     broker: where messages to and from other services go; without one, the store's own log is the broker.
     name: the service's name: the `source` of its messages, and the first part of its groups' names.
     topics: partition counts of topics that shall not have the default of 16.
@@ -71,8 +71,10 @@ class App:
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()
         self.registry = registry
-        self.store: StoreBackend = connect(url, self.clock)
-        self.log: StoreBackend = self.store if broker in (None, url) else connect(str(broker), self.clock)
+        self.url = url
+        self.broker_url = None if broker == url else broker
+        self.store: StoreBackend = connect_store(url, self.clock)
+        self.broker: BrokerBackend = self.store if self.broker_url is None else connect(self.broker_url, self.clock)
         self.consumers: list[Consumer] = []
         self.ids = Ids(self.clock, rng)
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
@@ -88,7 +90,7 @@ class App:
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
-        where = repr(self.store) if self.log is self.store else f"{self.store!r}, broker={self.log!r}"
+        where = repr(self.store) if self.broker is self.store else f"{self.store!r}, broker={self.broker!r}"
         return f"App({self.name!r}, {where})"
 
     # Declaring
@@ -161,16 +163,16 @@ class App:
                 return
             await self.store.__aenter__()
             try:
-                if self.log is not self.store:
-                    await self.log.__aenter__()
+                if self.broker is not self.store:
+                    await self.broker.__aenter__()
                 try:
                     await self._declare()
                     for setup in self._setups:
                         async with self._transaction() as tx:
                             await setup(tx)
                 except BaseException:
-                    if self.log is not self.store:
-                        await self.log.__aexit__(None, None, None)
+                    if self.broker is not self.store:
+                        await self.broker.__aexit__(None, None, None)
                     raise
             except BaseException:
                 await self.store.__aexit__(None, None, None)
@@ -179,20 +181,25 @@ class App:
 
     async def _declare(self) -> None:
         """Topics that handlers wait on must exist, so that their partitions can be shared out."""
-        for place in {id(self.store): self.store, id(self.log): self.log}.values():
+        for place in {id(self.store): self.store, id(self.broker): self.broker}.values():
             present = await place.topics()
             wanted = dict(self._topics)
             for each in self.consumers:
                 for topic in each.topics(present):
                     wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
             await place.declare(wanted)
+        # Before anything is published: what a queue does not know of, it keeps for nobody.
+        there = await self.broker.topics()
+        for each in self.consumers:
+            parts = [Partition(topic, number) for topic in each.topics(there) for number in range(there.get(topic, 0))]
+            await self.broker.admit(each.group, each.types, parts)
 
     async def close(self) -> None:
         """Close store and broker; staged messages are committed first."""
         if self._opened:
             self._opened = False
-            if self.log is not self.store:
-                await self.log.__aexit__(None, None, None)
+            if self.broker is not self.store:
+                await self.broker.__aexit__(None, None, None)
             await self.store.__aexit__(None, None, None)
 
     # Producing
@@ -253,10 +260,11 @@ class App:
         incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
-        housekeeping = Housekeeping(self.store, self.log, self.clock, settings, self._retention)
+        trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
+        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
         consumers = list(self.consumers)
-        if self.log is not self.store:
-            consumers.append(relay(self.log, self.registry))
+        if self.broker is not self.store:
+            consumers.append(relay(self.broker, self.registry))
         self._subscriptions = [
             self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
             for each in consumers
@@ -285,7 +293,7 @@ class App:
             stopped.cancel()
 
     def _subscription(self, each: Consumer, member: str, heartbeat: Heartbeat) -> Subscription:
-        source = self.store if each.group == RELAY else self.log
+        source = self.store if each.group == RELAY else self.broker
         if source is not self.store:
             each = replace(each, inbox=True)
         settings = self.settings

@@ -125,7 +125,7 @@ def drained(place: Path, turn: int) -> bool:
 async def idle(app: App) -> bool:
     """Whether nothing is left to do, not even the dropping of a repeat."""
     for group in await app.store.groups():
-        source = app.store if group.name == RELAY else app.log
+        source = app.store if group.name == RELAY else app.broker
         if group.retrying or group.parked or (await source.pending(group.cursors, group.types)).messages:
             return False
     return True

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eventmill import App
+from eventmill.backends.connect import as_log
 from eventmill.core.capabilities import Log
 from eventmill.core.message import Partition
 from eventmill.core.rows import Row
@@ -72,7 +73,9 @@ class Desk:
             await self._copy_log("logged", app.store)
             for table in LEDGERS[app.name]:
                 await self._copy_table(app, table)
-        await self._copy_log("brokered", APPS[0].log)
+        broker = as_log(APPS[0].broker)
+        if broker is not None:
+            await self._copy_log("brokered", broker)
         self.sql.executescript(_INDEXES)
 
     async def _copy_log(self, table: str, log: Log) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from eventmill import App
+from eventmill.backends.connect import as_log
 from eventmill.core.message import Partition
 
 from ..services import APPS
@@ -32,15 +33,15 @@ async def left() -> dict[str, int]:
             if group is None:
                 found[label] = 1
                 continue
-            log = app.store if name == RELAY else app.log
+            source = app.store if name == RELAY else app.broker
             topics = None if name == RELAY else {kind.partition(".")[0] for kind in SUBSCRIPTIONS[name]}
             beginnings = {
                 Partition(topic, number): 0
-                for topic, count in (await log.topics()).items()
+                for topic, count in (await source.topics()).items()
                 if topics is None or topic in topics
                 for number in range(count)
             }
-            pending = await log.pending({**beginnings, **group.cursors}, group.types)
+            pending = await source.backlog(group.name, {**beginnings, **group.cursors}, group.types)
             waiting = pending.messages + group.retrying
             if waiting:
                 found[label] = waiting
@@ -50,7 +51,9 @@ async def left() -> dict[str, int]:
 async def ends() -> dict[str, dict[Partition, int]]:
     """How far every log has grown."""
     found = {app.name: dict(await app.store.end()) for app in APPS}
-    found["broker"] = dict(await APPS[0].log.end())
+    log = as_log(APPS[0].broker)
+    if log is not None:
+        found["broker"] = dict(await log.end())
     return found
 
 

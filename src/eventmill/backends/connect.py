@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import TracebackType
-from typing import Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import NamedTuple, Protocol, cast
 
-from eventmill.backends.memory.backend import MemoryBackend
-from eventmill.backends.sqlite.backend import SqliteBackend
-from eventmill.backends.sqlite.connection import PROFILES
-from eventmill.core.capabilities import Log, Store
+from eventmill.backends.url import Url
+from eventmill.core.capabilities import Capability, Log, Publisher, Store, Subscriber
 from eventmill.core.clock import Clock, SystemClock
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.errors import CapabilityError
 
 
-class StoreBackend(Log, Store, Protocol):
-    """A backend that is a whole store: log, cursors, jobs and documents. `async with` opens and closes it."""
+class Opened(Protocol):
+    """`async with` opens and closes it. offers: what it can do."""
+
+    offers: frozenset[Capability]
 
     async def __aenter__(self) -> object: ...
 
@@ -24,59 +24,78 @@ class StoreBackend(Log, Store, Protocol):
     ) -> None: ...
 
 
-_SQLITE_OPTIONS = {"synchronous", "busy_timeout"}
+class BrokerBackend(Publisher, Subscriber, Opened, Protocol):
+    """A backend that carries messages between services."""
 
 
-def connect(url: str, clock: Clock | None = None, *, readonly: bool = False) -> StoreBackend:
-    """The backend of a URL, not yet open.
+class LogBackend(Log, Opened, Protocol):
+    """A backend that keeps them, so that they can be read again."""
 
-    `sqlite:///orders.db` is a path relative to the current folder, `sqlite:////var/lib/orders.db` an absolute
-    one; options: `synchronous=full|normal`, `busy_timeout=SECONDS`. `memory://` is the App's own;
-    backends of one `memory://NAME` share it within one event loop.
-    Raises ConfigurationError for anything it does not know.
+
+class StoreBackend(Log, Store, Opened, Protocol):
+    """A backend that is a whole store: log, cursors, jobs and documents."""
+
+
+class _Kind(NamedTuple):
+    module: str
+    name: str
+    extra: str | None
+    """What to install for it, where it is more than the core."""
+    example: str
+
+
+KINDS = {
+    "sqlite": _Kind("eventmill.backends.sqlite.backend", "SqliteBackend", None, "sqlite:///file.db"),
+    "memory": _Kind("eventmill.backends.memory.backend", "MemoryBackend", None, "memory://"),
+    "postgresql": _Kind(
+        "eventmill.backends.postgres.backend", "PostgresBackend", "postgres", "postgresql://user@host/database"
+    ),
+    "kafka": _Kind("eventmill.backends.kafka.backend", "KafkaBackend", "kafka", "kafka://host:9092"),
+    "amqp": _Kind("eventmill.backends.rabbitmq.backend", "RabbitBackend", "rabbitmq", "amqp://user@host/vhost"),
+}
+"""Where each scheme's backend is. A module is loaded when a URL asks for it: it may need what is not installed."""
+
+ALIASES = {"postgres": "postgresql", "amqps": "amqp"}
+
+STORES = ("sqlite", "postgresql", "memory")
+
+
+def connect(url: str, clock: Clock | None = None, *, readonly: bool = False) -> BrokerBackend:
+    """The backend of a URL, not yet open; its class says which options it takes.
+
+    Raises ConfigurationError for anything it does not know, and for a backend whose driver is not installed.
     """
-    clock = clock or SystemClock()
-    parts = urlsplit(url)
-    if parts.scheme == "memory":
-        return MemoryBackend(clock, name=unquote(parts.netloc + parts.path) or None)
-    if parts.scheme != "sqlite":
-        known = "sqlite:///file.db or memory://"
-        raise ConfigurationError(
-            f"{_masked(url)}: no backend for {parts.scheme or 'a URL without a scheme'}; use {known}"
-        )
-    if parts.netloc or not parts.path.strip("/"):
-        raise ConfigurationError(f"{_masked(url)}: a SQLite URL has three slashes and a file: sqlite:///orders.db")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := sorted(set(options) - _SQLITE_OPTIONS):
-        raise ConfigurationError(
-            f"{url}: unknown option {unknown[0]!r}; SQLite knows {', '.join(sorted(_SQLITE_OPTIONS))}"
-        )
-    synchronous = options.get("synchronous", "full").lower()
-    if synchronous not in PROFILES:
-        raise ConfigurationError(f"{url}: synchronous={synchronous!r}; choose from {', '.join(PROFILES)}")
-    return SqliteBackend(
-        unquote(parts.path[1:]),
-        clock,
-        synchronous=synchronous,
-        busy_timeout=_seconds(url, options.get("busy_timeout", "30")),
-        readonly=readonly,
-        shared=True,
-    )
-
-
-def _seconds(url: str, text: str) -> float:
+    parsed = Url.parse(url)
+    kind = KINDS.get(ALIASES.get(parsed.scheme, parsed.scheme))
+    if kind is None:
+        known = ", ".join(kind.example for kind in KINDS.values())
+        raise parsed.refusal(f"no backend for {parsed.scheme or 'a URL without a scheme'}; use one of {known}")
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 86_400:
-        raise ConfigurationError(f"{url}: busy_timeout={text!r}; give seconds above 0")
-    return value
+        backend = getattr(import_module(kind.module), kind.name)
+    except ModuleNotFoundError as error:
+        if kind.extra is None or (error.name or "").startswith("eventmill"):
+            raise
+        raise parsed.refusal(f"{error.name} is not installed; run: pip install 'eventmill[{kind.extra}]'") from error
+    return cast(BrokerBackend, backend.from_url(parsed, clock or SystemClock(), readonly=readonly))
 
 
-def _masked(url: str) -> str:
-    """A URL that may be shown: without its password."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+def connect_store(url: str, clock: Clock | None = None, *, readonly: bool = False) -> StoreBackend:
+    """The same where a service keeps its truth. Raises CapabilityError for what only carries messages."""
+    backend = connect(url, clock, readonly=readonly)
+    if Capability.STORE not in backend.offers:
+        stores = ", ".join(KINDS[scheme].example for scheme in STORES)
+        raise CapabilityError(
+            f"{backend!r} carries messages, but cannot be a service's store: that keeps cursors, jobs and documents in "
+            f"one transaction with your tables. Give it as broker=, and one of these as the store: {stores}"
+        )
+    return cast(StoreBackend, backend)
+
+
+def as_log(backend: BrokerBackend) -> LogBackend | None:
+    """The backend as a log, if it is one."""
+    return cast(LogBackend, backend) if Capability.LOG in backend.offers else None
+
+
+def as_store(backend: BrokerBackend) -> StoreBackend | None:
+    """The backend as a whole store, if it is one."""
+    return cast(StoreBackend, backend) if Capability.STORE in backend.offers else None

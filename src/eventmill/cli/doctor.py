@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import click
 
 from eventmill.app import App
-from eventmill.backends.connect import StoreBackend, connect
+from eventmill.backends.connect import BrokerBackend, LogBackend, connect_store
+from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli.examination import Finding, database_findings, file_findings, newest_of_each_type, sqlite_version
 from eventmill.cli.output import counted, document, safe, span
 from eventmill.cli.place import Place, file_of, opened
@@ -32,12 +33,13 @@ def doctor(target: str, as_json: bool) -> None:
     The integrity check reads the whole file, which takes as long as copying it.
     """
     app = None if is_url(target) else load_app(target)
-    places = [("store", app.store)] if app is not None else [("store", connect(target))]
-    if app is not None and app.log is not app.store:
-        places.append(("broker", app.log))
+    places: list[tuple[str, BrokerBackend]] = [("store", connect_store(target) if app is None else app.store)]
+    if app is not None and app.broker is not app.store:
+        places.append(("broker", app.broker))
     found: list[tuple[str, Finding]] = [("here", sqlite_version(_version()))]
     for name, backend in places:
-        found += [(f"{name} {file_of(backend)}", finding) for finding in _files(backend)]
+        if isinstance(backend, SqliteBackend):
+            found += [(f"{name} {file_of(backend)}", finding) for finding in _files(backend)]
     if not any(finding.level == "error" for _, finding in found):
         found += [("groups", finding) for finding in asyncio.run(_contents(target))]
     failed = any(finding.level == "error" for _, finding in found)
@@ -79,10 +81,8 @@ def _print(found: list[tuple[str, Finding]]) -> None:
             click.echo(f"           remedy       {safe(finding.remedy)}")
 
 
-def _files(backend: StoreBackend) -> Iterator[Finding]:
+def _files(backend: SqliteBackend) -> Iterator[Finding]:
     path = file_of(backend)
-    if not path.is_file():
-        raise click.UsageError(f"{path}: there is no such file; this command does not create one")
     yield from file_findings(path)
     try:
         yield from database_findings(path)
@@ -125,8 +125,10 @@ async def _groups(place: Place) -> AsyncIterator[Finding]:
         yield Finding("ok", "dead", f"no dead letters in {counted(len(groups), 'group')}")
 
 
-async def _types(log: StoreBackend, app: App) -> AsyncIterator[Finding]:
+async def _types(log: LogBackend, app: App) -> AsyncIterator[Finding]:
     """Whether the App can read the newest event of each type that its handlers ask for."""
+    if not isinstance(log, SqliteBackend):
+        return
     topics = await log.topics()
     sound = 0
     for name, (number, position) in sorted(newest_of_each_type(file_of(log)).items()):

@@ -107,4 +107,6 @@ async def _forget(target: str, name: str, yes: bool) -> None:
         jobs = group.retrying + group.parked + group.dead
         confirm(f"forgetting {name} drops its place in the log and {jobs:,} of its failed messages", yes=yes)
         await place.store.forget(name)
+        if place.broker is not None and place.broker is not place.store:
+            await place.broker.dismiss(name)
         click.echo(f"forgot {name}")

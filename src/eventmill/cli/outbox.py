@@ -111,7 +111,7 @@ def _fields(found: _Outbox | None, now: float) -> dict[str, Any]:
 async def _look(target: str, state: str | None, limit: int) -> _Outbox | None:
     async with opened(target) as place:
         relay = next((group for group in await place.store.groups() if group.name == RELAY), None)
-        if relay is None and (place.app is None or place.app.log is place.app.store):
+        if relay is None and (place.app is None or place.app.broker is place.app.store):
             return None
         # A topic's first messages may be there before the relay has taken its partitions up.
         starts = {

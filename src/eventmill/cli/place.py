@@ -6,35 +6,44 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from eventmill.app import App
-from eventmill.backends.connect import StoreBackend, connect
+from eventmill.backends.connect import BrokerBackend, LogBackend, StoreBackend, as_log, connect, connect_store
+from eventmill.backends.memory.backend import MemoryBackend
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli.target import is_url, load_app
 from eventmill.core.claims import Group
+from eventmill.core.errors import CapabilityError
 from eventmill.core.reading import Pending
 from eventmill.patterns.relay import RELAY
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An opened store. log: what its groups read, or None where only the App could tell; app: where one was named."""
+    """An opened store. broker: what its groups read, or None where only the App could tell; app: where one was named."""
 
     store: StoreBackend
-    log: StoreBackend | None
+    broker: BrokerBackend | None
     app: App | None
 
     @property
-    def topics_log(self) -> StoreBackend:
-        """The log to list and tail: the broker's, where it is known that there is one."""
-        return self.log or self.store
+    def topics_log(self) -> LogBackend:
+        """The log to list and tail: the broker's, where it is known that there is one. Refused for a mere queue."""
+        log = self.store if self.broker is None else as_log(self.broker)
+        if log is None:
+            raise CapabilityError(
+                f"{self.broker!r} hands messages out and keeps none: there is no log to read there. "
+                "Give the store's URL, for what this service itself has published"
+            )
+        return log
 
     async def lag(self, group: Group) -> Pending | None:
         """What a group has before it; None where that is in a broker which this place does not know."""
-        source = self.store if group.name == RELAY else self.log
-        return None if source is None else await source.pending(group.cursors, group.types)
+        source = self.store if group.name == RELAY else self.broker
+        return None if source is None else await source.backlog(group.name, group.cursors, group.types)
 
 
 @asynccontextmanager
@@ -42,34 +51,41 @@ async def opened(target: str, *, broker: str | None = None, write: bool = False)
     """Open what APP_OR_URL names, which must exist already; nothing is created, nor written unless `write`."""
     app = None if is_url(target) else load_app(target)
     if app is not None:
-        given_store, given_log = app.store, app.log
+        given_store, given_broker = app.url, app.broker_url
     else:
-        given_store = given_log = connect(target)
+        given_store, given_broker = target, None
     if broker is not None:
-        given_log = connect(broker)
+        given_broker = broker
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(_existing(given_store, write=write))
-        log: StoreBackend | None = store
-        if given_log is not given_store:
-            log = await stack.enter_async_context(_existing(given_log, write=write))
+        store = connect_store(given_store, readonly=not write)
+        await stack.enter_async_context(_existing(store))
+        source: BrokerBackend | None = store
+        if given_broker is not None:
+            source = connect(given_broker, readonly=not write)
+            await stack.enter_async_context(_existing(source))
         elif app is None and any(group.name == RELAY for group in await store.groups()):
             # A relay means that the service has a broker elsewhere, and its groups' cursors are positions of that.
-            log = None
-        yield Place(store, log, app)
+            source = None
+        yield Place(store, source, app)
 
 
-def _existing(backend: StoreBackend, *, write: bool) -> SqliteBackend:
-    """The same place once more, without the right to create it."""
-    path = file_of(backend)
-    if not path.is_file():
-        raise click.UsageError(f"{path}: there is no such file; this command does not create one")
-    return SqliteBackend(str(path), readonly=not write)
+B = TypeVar("B", bound=BrokerBackend)
 
 
-def file_of(backend: StoreBackend) -> Path:
-    """The database file of a backend."""
-    if not isinstance(backend, SqliteBackend):
+def _existing(backend: B) -> B:
+    """Refuse what would have to be created, or is nowhere else than in the process that uses it."""
+    if isinstance(backend, SqliteBackend):
+        file_of(backend)
+    elif isinstance(backend, MemoryBackend):
         raise click.UsageError(
             f"{backend!r} lives inside the process that uses it: there is nothing to look at from here"
         )
-    return Path(backend.path)
+    return backend
+
+
+def file_of(backend: SqliteBackend) -> Path:
+    """The database file of a backend, which must be there."""
+    path = Path(backend.path)
+    if not path.is_file():
+        raise click.UsageError(f"{path}: there is no such file; this command does not create one")
+    return path

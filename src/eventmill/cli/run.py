@@ -87,7 +87,7 @@ def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int
     for app in apps:
         note(f"\n{safe(app.name)}")
         note(f"  store   {app.store!r}")
-        note("  broker  the store's own log" if app.log is app.store else f"  broker  {app.log!r}")
+        note("  broker  the store's own log" if app.broker is app.store else f"  broker  {app.broker!r}")
         width = max((len(consumer.group) for consumer in app.consumers), default=0)
         for consumer in app.consumers:
             note(f"  group   {consumer.group.ljust(width)}  {patterns(consumer.types)}")
@@ -101,7 +101,7 @@ def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int
 async def _supervise(apps: Sequence[App], targets: Sequence[str], processes: tuple[int, int], grace: float) -> int:
     low, high = processes
     for app in apps:
-        if isinstance(app.store, MemoryBackend) or isinstance(app.log, MemoryBackend):
+        if isinstance(app.store, MemoryBackend) or isinstance(app.broker, MemoryBackend):
             raise ConfigurationError(f"{app.name} is kept in memory, which processes cannot share: use --processes 1")
     async with AsyncExitStack() as stack:
         # Opened here first: a wrong configuration is told once, not by every worker, and no two of them race to migrate.
@@ -145,8 +145,8 @@ async def backlog(apps: Sequence[App]) -> Backlog:
         names = {consumer.group for consumer in app.consumers}
         for group in await app.store.groups():
             if group.name in names:
-                pending = await app.log.pending(group.cursors, group.types)
-            elif group.name == RELAY and app.log is not app.store:
+                pending = await app.broker.backlog(group.name, group.cursors, group.types)
+            elif group.name == RELAY and app.broker is not app.store:
                 pending = await app.store.pending(group.cursors, group.types)
             else:
                 continue

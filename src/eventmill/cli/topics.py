@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import click
 
+from eventmill.backends.connect import as_store
 from eventmill.cli.output import counted, document, moment, note, span, table
 from eventmill.cli.parameters import seconds, size
 from eventmill.cli.place import opened
 from eventmill.cli.standard import StandardGroup
 from eventmill.core.capabilities import Log
+from eventmill.core.errors import CapabilityError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Trimmed
 
@@ -107,7 +109,9 @@ def trim(target: str, topic: str, older_than: float | None, max_bytes: int | Non
 
 async def _trim(target: str, topic: str, older_than: float | None, max_bytes: int | None, force: bool) -> Trimmed:
     async with opened(target, write=True) as place:
-        log = place.topics_log
+        log = as_store(place.topics_log)
+        if log is None:
+            raise CapabilityError(f"{place.topics_log!r} has a retention of its own: set it there")
         known = await log.topics()
         if topic not in known:
             there = ", ".join(sorted(known)) or "none"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import Protocol
 
 from eventmill.core.claims import Balance, Cursor, Fence, Group
@@ -21,6 +22,15 @@ from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
+
+
+class Capability(StrEnum):
+    """What a backend says it can do, in its class attribute `offers`."""
+
+    PUBLISHER = "publisher"
+    SUBSCRIBER = "subscriber"
+    LOG = "log"
+    STORE = "store"
 
 
 class Publisher(Protocol):
@@ -34,11 +44,47 @@ class Publisher(Protocol):
         ...
 
 
-class Log(Publisher, Protocol):
-    """An ordered, replayable record, split into partitions by key.
+class Feed(Protocol):
+    """What one member of a group is handed, from the partitions whose leases it holds.
 
-    No reader ever sees a position while a lower one of the same partition may still appear.
+    The store's leases say who reads a partition; a feed reads what it is told to, and never decides.
     """
+
+    durable_positions: bool
+    """Whether a position means the same message for ever. Where it does not (a queue), positions count on from
+    where they are asked for, and what is delivered again is known by its id alone."""
+
+    def read(self, after: Mapping[Partition, int], *, limit: int, max_bytes: int = 16 << 20) -> Awaitable[Page]:
+        """Messages beyond each given position, in order within a partition, without waiting for any.
+
+        At most `limit` messages, and about `max_bytes` of data, but at least one where there is one. A queue
+        gives each message once, until it is put back.
+        """
+        ...
+
+    def changed(self, seen: int, timeout: float) -> Awaitable[int]:
+        """Wait until there may be more to read, or the time (seconds) is up; see `Log.changed`."""
+        ...
+
+    def acknowledge(self, partition: Partition, positions: Collection[int]) -> None:
+        """These are dealt with for good: their commit is durable. A log need not be told."""
+        ...
+
+    def report(self, after: Mapping[Partition, int]) -> Awaitable[None]:
+        """How far the group has come, where its cursors are kept elsewhere: for trimming, and for people."""
+        ...
+
+    def release(self, partitions: Collection[Partition]) -> Awaitable[None]:
+        """These were given back or lost: what was handed out of them and not acknowledged is put back, in order."""
+        ...
+
+    def close(self) -> Awaitable[None]:
+        """Release everything. Never raises for a server that is gone."""
+        ...
+
+
+class Subscriber(Protocol):
+    """Hands messages to the members of groups, in order per key, each until it is acknowledged."""
 
     async def declare(self, topics: Mapping[str, int]) -> None:
         """Create topics with their partition counts; another count than the stored one is refused."""
@@ -47,6 +93,32 @@ class Log(Publisher, Protocol):
     async def topics(self) -> Mapping[str, int]:
         """Every topic with its number of partitions."""
         ...
+
+    def admit(self, group: str, types: Types | None, partitions: Collection[Partition]) -> Awaitable[None]:
+        """From here on, keep for the group what is published of these types. Cheap where it is known already.
+
+        A group on a log begins with the earliest message that is left; a queue keeps what comes after this.
+        """
+        ...
+
+    def subscribe(self, group: str, types: Types | None) -> Feed:
+        """The feed of one member; None of `types` means all. Closed by the member when it leaves."""
+        ...
+
+    def backlog(self, group: str, after: Mapping[Partition, int], types: Types | None) -> Awaitable[Pending]:
+        """How many messages wait for the group, and since when the oldest does, where that is known."""
+        ...
+
+    def dismiss(self, group: str) -> Awaitable[None]:
+        """The group is not coming back: nothing is kept for it any more."""
+        ...
+
+
+class Log(Publisher, Subscriber, Protocol):
+    """An ordered, replayable record, split into partitions by key.
+
+    No reader ever sees a position while a lower one of the same partition may still appear.
+    """
 
     async def read(
         self,
@@ -71,21 +143,9 @@ class Log(Publisher, Protocol):
         ...
 
     async def report(self, group: str, after: Mapping[Partition, int]) -> None:
-        """Say how far a group has come whose cursors are kept elsewhere, so that trimming spares what it needs."""
-        ...
+        """Say how far a group has come whose cursors are kept elsewhere, so that trimming spares what it needs.
 
-    async def trim(
-        self,
-        topic: str,
-        *,
-        older_than: float | None = None,
-        max_bytes: int | None = None,
-        force: bool = False,
-    ) -> Trimmed:
-        """Remove the oldest messages: those recorded more than `older_than` seconds ago, or beyond `max_bytes`.
-
-        Stops before the first message that some group has not passed, and says which group; with
-        `force` it does not stop. The count of each key's sequence goes on where it was.
+        Saying nothing at all (an empty `after`) takes back what was said: the group is not coming back.
         """
         ...
 
@@ -164,7 +224,8 @@ class Unit(Transaction, Protocol):
         Units that commit together may return the same future.
 
         Raises what made the unit itself impossible (ConflictError, LeaseLostError, DuplicateError):
-        then nothing of it is kept, and no other unit is disturbed.
+        then nothing of it is kept, and no other unit is disturbed, or only by UnitInterruptedError: then it is
+        to be done again from its beginning, and will not be interrupted a second time by the same failure.
         """
         ...
 
@@ -247,6 +308,21 @@ class Store(Protocol):
 
     async def prune(self, *, inbox_older_than: float, dead_older_than: float) -> int:
         """Drop inbox marks and dead letters older than so many seconds; returns how many."""
+        ...
+
+    async def trim(
+        self,
+        topic: str,
+        *,
+        older_than: float | None = None,
+        max_bytes: int | None = None,
+        force: bool = False,
+    ) -> Trimmed:
+        """Remove the oldest messages: those recorded more than `older_than` seconds ago, or beyond `max_bytes`.
+
+        Stops before the first message that some group has not passed, and says which group; with
+        `force` it does not stop. The count of each key's sequence goes on where it was.
+        """
         ...
 
     async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:

@@ -13,6 +13,7 @@
     ├── ConflictError                 a compare-and-set saw another version than it expected
     ├── DuplicateError                a message that this group has handled already
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
+    ├── UnitInterruptedError          a unit was undone because of another one it shared a commit with: do it again
     └── BackendError                  the database or the broker
         ├── BackendUnavailableError   it does not answer, or stays locked; retrying may help
         └── StorageFullError          no space left; nothing was written
@@ -82,6 +83,14 @@ class DuplicateError(EventmillError):
 
 class LeaseLostError(EventmillError):
     """The claim this work ran under was taken over by another worker; nothing was committed."""
+
+
+class UnitInterruptedError(EventmillError):
+    """Another unit of the same commit failed, and the database could only undo them together.
+
+    It is nobody's failure and costs no attempt: the runtime does the whole unit again, and the store
+    then keeps it apart from others. A handler never needs to know.
+    """
 
 
 class BackendError(EventmillError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from eventmill.core.capabilities import Log, Store
+from eventmill.core.capabilities import Store
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendError
 from eventmill.settings import Settings
@@ -14,17 +14,25 @@ log = logging.getLogger("eventmill")
 
 
 class Housekeeping:
-    """Sees to retention now and then. Any number of processes may do it at once."""
+    """Sees to retention now and then. Any number of processes may do it at once.
+
+    trimmed: the logs to keep short: the store's own, and the broker's where that is a store too.
+    """
 
     def __init__(
-        self, store: Store, broker: Log, clock: Clock, settings: Settings, retention: Mapping[str, float]
+        self,
+        store: Store,
+        trimmed: Sequence[Store],
+        clock: Clock,
+        settings: Settings,
+        retention: Mapping[str, float],
     ) -> None:
         self._store = store
-        self._log = broker
+        self._trimmed = trimmed
         self._clock = clock
         self._settings = settings
         self._retention = retention
-        self._held: dict[str, str] = {}
+        self._held: dict[tuple[Store, str], str] = {}
 
     async def run(self) -> None:
         """Tidy until cancelled."""
@@ -41,10 +49,11 @@ class Housekeeping:
             inbox_older_than=self._settings.inbox_retention, dead_older_than=self._settings.dead_retention
         )
         for topic, seconds in self._retention.items():
-            trimmed = await self._log.trim(topic, older_than=seconds)
-            if trimmed.held_by is not None and self._held.get(topic) != trimmed.held_by:
-                log.warning(
-                    "topic %s is kept longer than its %g s: group %s has only come to position %s",
-                    topic, seconds, trimmed.held_by, trimmed.held_at,
-                )  # fmt: skip
-            self._held[topic] = trimmed.held_by or ""
+            for place in self._trimmed:
+                trimmed = await place.trim(topic, older_than=seconds)
+                if trimmed.held_by is not None and self._held.get((place, topic)) != trimmed.held_by:
+                    log.warning(
+                        "%r: topic %s is kept longer than its %g s: group %s has only come to position %s",
+                        place, topic, seconds, trimmed.held_by, trimmed.held_at,
+                    )  # fmt: skip
+                self._held[place, topic] = trimmed.held_by or ""

@@ -39,3 +39,12 @@ class Consumer:
     inbox: bool = False
     resequence: ResequencePolicy | None = None
     suspects: bool = True
+
+    def wants(self, message: Message) -> bool:
+        """Whether the condition holds. One that raises holds: it is asked again where that counts as a failure."""
+        if self.where is None:
+            return True
+        try:
+            return bool(self.where(message))
+        except Exception:
+            return True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from eventmill.core.capabilities import Feed
 from eventmill.core.claims import Cursor
 from eventmill.core.job import Job
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.tracker import Tracker
 
 
@@ -68,3 +71,13 @@ class Delivery:
     @property
     def attempt(self) -> int:
         return 1 if self.job is None else self.job.attempts
+
+
+def acknowledge(feed: Feed, deliveries: Sequence[Delivery]) -> None:
+    """Tell a queue that what it delivered is dealt with, whether it was handled or became a job of the store."""
+    done: dict[Partition, list[int]] = {}
+    for delivery in deliveries:
+        if delivery.holding is not None and delivery.position is not None:
+            done.setdefault(delivery.holding.cursor.partition, []).append(delivery.position)
+    for partition, positions in done.items():
+        feed.acknowledge(partition, positions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from eventmill.core.capabilities import Log, Store
-from eventmill.core.claims import Fence
+from dataclasses import replace
+
+from eventmill.core.capabilities import Feed, Store, Subscriber
+from eventmill.core.claims import Cursor, Fence
 from eventmill.core.errors import LeaseLostError
 from eventmill.core.message import Partition
 from eventmill.runtime.consumer import Consumer
@@ -21,12 +23,21 @@ class Membership:
     """One member's share, from joining to leaving; a new one is made after each loss."""
 
     def __init__(
-        self, consumer: Consumer, *, source: Log, store: Store, settlement: Settlement, fence: Fence, lease: float
+        self,
+        consumer: Consumer,
+        *,
+        source: Subscriber,
+        feed: Feed,
+        store: Store,
+        settlement: Settlement,
+        fence: Fence,
+        lease: float,
     ) -> None:
         self.holdings: dict[Partition, Holding] = {}
         self.fence = fence
         self._consumer = consumer
         self._source = source
+        self._feed = feed
         self._store = store
         self._settlement = settlement
         self._lease = lease
@@ -47,15 +58,17 @@ class Membership:
         topics = await self._source.topics()
         wanted = self._consumer.topics(topics)
         partitions = [Partition(topic, number) for topic in sorted(wanted) for number in range(topics.get(topic, 0))]
+        await self._source.admit(fence.group, self._consumer.types, partitions)
         await self._store.enroll(fence.group, self._consumer.types, partitions)
         balance = await self._store.balance(fence.group, fence.member, partitions, self._lease)
-        for partition, holding in list(self.holdings.items()):
-            if balance.held.get(partition) != holding.cursor.token:
-                holding.lost = True
-                del self.holdings[partition]
+        lost = [part for part, holding in self.holdings.items() if balance.held.get(part) != holding.cursor.token]
+        for partition in lost:
+            self.holdings.pop(partition).lost = True
+        if lost:
+            await self._feed.release(lost)
         for cursor in balance.acquired:
             suspicious = cursor.abandoned >= SUSPICIOUS and self._consumer.suspects
-            self.holdings[cursor.partition] = Holding(cursor, SUSPECTS if suspicious else 0)
+            self.holdings[cursor.partition] = Holding(self._begun(cursor), SUSPECTS if suspicious else 0)
         unknown = [partition for partition in balance.held if partition not in self.holdings]
         if unknown:
             # Held by this name, yet not known here: give it back rather than leave it unread.
@@ -75,15 +88,23 @@ class Membership:
         if done:
             for partition in done:
                 del self.holdings[partition]
+            await self._feed.release(done)
             await self._store.release(self.fence.group, self.fence.member, done)
 
     async def leave(self) -> None:
-        """Give everything back, in good order."""
+        """Give everything back, in good order: first to the source, so that whoever comes next finds it there."""
+        await self._feed.close()
         await self._store.release(self.fence.group, self.fence.member, None)
 
     def unread(self) -> dict[Partition, int]:
         """Where to read on, partition by partition."""
         return {partition: holding.fetched for partition, holding in self.holdings.items() if not holding.draining}
+
+    def _begun(self, cursor: Cursor) -> Cursor:
+        """Where to go on: a queue's positions mean nothing to the next reader, but must not come twice."""
+        if self._feed.durable_positions:
+            return cursor
+        return replace(cursor, position=max(cursor.position, *cursor.ahead), ahead=()) if cursor.ahead else cursor
 
     async def _keep_idle_cursors(self) -> None:
         """Note how far the log was looked through where nothing was to be handled: else trimming waits for it."""
@@ -97,4 +118,4 @@ class Membership:
                     continue  # the next balance tells what else was lost
             reported[partition] = holding.tracker.position
         if self._consumer.inbox and reported:
-            await self._source.report(self.fence.group, reported)
+            await self._feed.report(reported)

@@ -16,7 +16,7 @@ from eventmill.core.clock import Clock
 from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError
+from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.runtime.consumer import Consumer
@@ -96,6 +96,9 @@ class Settlement:
         except (LeaseLostError, BackendError, KeyboardInterrupt):
             await unit.discard()
             raise
+        except UnitInterruptedError:
+            await unit.discard()
+            return await self.handle(deliveries, fence, settled)
         except DuplicateError:
             await unit.discard()
             return await self._duplicate(deliveries, fence, settled)

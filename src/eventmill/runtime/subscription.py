@@ -7,14 +7,14 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from itertools import count
 
-from eventmill.core.capabilities import Log, Store
+from eventmill.core.capabilities import Feed, Store, Subscriber
 from eventmill.core.claims import Fence
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendError, LeaseLostError
 from eventmill.core.job import Job
 from eventmill.core.message import Recorded
 from eventmill.runtime.consumer import Consumer
-from eventmill.runtime.delivery import Delivery
+from eventmill.runtime.delivery import Delivery, acknowledge
 from eventmill.runtime.dispatcher import Dispatcher
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import InFlight, Limits
@@ -40,11 +40,18 @@ class Subscription:
     makes it start again from the stored cursors, under a new name and fence.
     """
 
+    # Made anew for each membership.
+    _fence: Fence
+    _feed: Feed
+    _membership: Membership
+    _resequencing: Resequencing | None
+    _in_flight: InFlight
+
     def __init__(
         self,
         consumer: Consumer,
         *,
-        source: Log,
+        source: Subscriber,
         store: Store,
         settlement: Settlement,
         heartbeat: Heartbeat,
@@ -65,11 +72,7 @@ class Subscription:
         self._wake = asyncio.Event()
         self._stopping = False
         self._full = False
-        self._fence = Fence(consumer.group, member)
-        self._membership = self._member_of(self._fence)
-        self._resequencing = self._resequencer()
         self._dispatcher: Dispatcher | None = None
-        self._in_flight = self._nothing_in_flight()
         self._blocked: dict[str, asyncio.Future[object]] = {}
         self._exclusive: Job | None = None
         self._claim_next = False
@@ -78,6 +81,7 @@ class Subscription:
         return Membership(
             self.consumer,
             source=self._source,
+            feed=self._feed,
             store=self._store,
             settlement=self._settlement,
             fence=fence,
@@ -85,7 +89,7 @@ class Subscription:
         )
 
     def _nothing_in_flight(self) -> InFlight:
-        return InFlight(self._limits, dropped=self._dropped, committed=self._committed_in(self._fence))
+        return InFlight(self._limits, dropped=self._dropped, committed=self._committed_in(self._fence, self._feed))
 
     def _resequencer(self) -> Resequencing | None:
         policy = self.consumer.resequence
@@ -125,6 +129,7 @@ class Subscription:
         """One membership, from joining to leaving."""
         member = f"{self._member}.{next(self._epochs)}"
         self._fence = Fence(self.consumer.group, member)
+        self._feed = self._source.subscribe(self.consumer.group, self.consumer.types)
         self._membership = self._member_of(self._fence)
         self._resequencing = self._resequencer()
         self._blocked = {}
@@ -151,7 +156,7 @@ class Subscription:
     async def _watch(self) -> None:
         seen = -1
         while True:
-            seen = await self._source.changed(seen, GENERATION_EVERY)
+            seen = await self._feed.changed(seen, GENERATION_EVERY)
             self._wake.set()
 
     async def _loop(self, member: str) -> None:
@@ -198,9 +203,7 @@ class Subscription:
             return False
         if self._resequencing is not None and self._resequencing.due():
             await self._hand_out([])
-        page = await self._source.read(
-            self._membership.unread(), limit=min(room, PAGE), max_bytes=room_bytes, types=self.consumer.types
-        )
+        page = await self._feed.read(self._membership.unread(), limit=min(room, PAGE), max_bytes=room_bytes)
         if not page.after:
             return False
         await self._take(page.messages)
@@ -218,8 +221,9 @@ class Subscription:
             holding = self._membership.holdings.get(recorded.partition)
             if holding is None or not holding.tracker.start(recorded.position):
                 continue
-            if not self._wanted(recorded):
+            if not self.consumer.wants(recorded.message):
                 holding.tracker.done(recorded.position)
+                self._feed.acknowledge(recorded.partition, [recorded.position])
                 continue
             delivery = Delivery(
                 recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at
@@ -239,8 +243,7 @@ class Subscription:
         if self._resequencing is not None:
             ordered = await self._resequencing.sort(deliveries)
             for delivery in ordered.repeats:
-                if delivery.holding is not None and delivery.position is not None:
-                    delivery.holding.tracker.done(delivery.position)
+                self._repeated(delivery)
             self._in_flight.drop(ordered.repeats)
             for delivery, reason in ordered.parked:
                 await self._settlement.park(delivery, self._fence, self._in_flight.settled, reason)
@@ -255,14 +258,6 @@ class Subscription:
                 straight.append(delivery)
         self._dispatcher.offer(straight)
 
-    def _wanted(self, recorded: Recorded) -> bool:
-        if self.consumer.where is None:
-            return True
-        try:
-            return bool(self.consumer.where(recorded.message))
-        except Exception:
-            return True  # the predicate is asked again where its failure counts as the message's
-
     async def _drop_repeats(self, deliveries: list[Delivery]) -> list[Delivery]:
         if not deliveries:
             return deliveries
@@ -271,11 +266,17 @@ class Subscription:
             return deliveries
         kept = []
         for delivery in deliveries:
-            if (delivery.message.id, delivery.message.source) in known and delivery.holding and delivery.position:
-                delivery.holding.tracker.done(delivery.position)
+            if (delivery.message.id, delivery.message.source) in known:
+                self._repeated(delivery)
             else:
                 kept.append(delivery)
         return kept
+
+    def _repeated(self, delivery: Delivery) -> None:
+        """It was handled before, in a commit that stands: there is nothing left to do."""
+        if delivery.holding is not None and delivery.position is not None:
+            delivery.holding.tracker.done(delivery.position)
+            self._feed.acknowledge(delivery.holding.cursor.partition, [delivery.position])
 
     async def _waiting(self, lanes: Collection[str | None]) -> Collection[str]:
         """Those of the lanes that have a job, by the store's word; what this member has just sent is in `_blocked`."""
@@ -370,13 +371,15 @@ class Subscription:
 
     # Being done
 
-    def _committed_in(self, fence: Fence) -> Callable[[Sequence[Delivery], BaseException | None], None]:
+    def _committed_in(self, fence: Fence, feed: Feed) -> Callable[[Sequence[Delivery], BaseException | None], None]:
         def committed(deliveries: Sequence[Delivery], error: BaseException | None) -> None:
             if error is not None:
                 log.warning("%s: a commit failed: %s", self.consumer.group, error)
                 fence.valid = False
             else:
                 self.handled += len(deliveries)
+                if not feed.durable_positions:
+                    acknowledge(feed, deliveries)
                 # A job that ended lets the next of its lane go: a busy key would not catch up by the clock alone.
                 self._claim_next = self._claim_next or any(delivery.job is not None for delivery in deliveries)
 

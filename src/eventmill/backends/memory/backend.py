@@ -6,30 +6,41 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 from eventmill.backends.memory.jobs import DEAD, DUE, PARKED
 from eventmill.backends.memory.state import State, state_of
 from eventmill.backends.memory.unit import MemoryUnit
-from eventmill.core.capabilities import Transaction
+from eventmill.backends.url import Url
+from eventmill.core.capabilities import Capability, Transaction
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
+from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 
 
-class MemoryBackend:
+class MemoryBackend(LogSubscriber):
     """Publisher, Log and Store in one; nothing survives the process.
 
     name: backends of one name share their data, within one event loop, for as long as one of them
     is kept; None for data of its own. Closing keeps the data for the next opening of the same object.
     """
 
+    offers = frozenset(Capability)
+
     def __init__(self, clock: Clock, *, name: str | None = None) -> None:
         self._clock = clock
         self._shared = state_of(name)
         self._open = False
+
+    @classmethod
+    def from_url(cls, url: Url, clock: Clock, *, readonly: bool = False) -> Self:
+        """`memory://` is one App's own; backends of one `memory://NAME` share it within one event loop."""
+        url.allow()
+        return cls(clock, name=unquote(url.location + url.path) or None)
 
     async def __aenter__(self) -> Self:
         if self._open:

@@ -88,7 +88,10 @@ class MemoryLog:
         return Page(found, looked)
 
     def report(self, group: str, after: Mapping[Partition, int]) -> None:
-        """Watermarks only grow: a late report of an earlier place changes nothing."""
+        """Watermarks only grow: a late report of an earlier place changes nothing. Saying nothing takes them back."""
+        if not after:
+            self.watermarks.pop(group, None)
+            return
         known = self.watermarks.setdefault(group, {})
         for partition, position in after.items():
             known[partition] = max(position, known.get(partition, 0))

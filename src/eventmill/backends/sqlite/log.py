@@ -13,6 +13,7 @@ from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.backends.sqlite.rows import recorded
 from eventmill.core.errors import ConfigurationError, MessageError
+from eventmill.core.feed import LogSubscriber
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 
@@ -22,7 +23,7 @@ SCAN = 50_000
 TRIM_BATCH = 1_000
 
 
-class SqliteLog(Database):
+class SqliteLog(Database, LogSubscriber):
     """Publisher and Log."""
 
     def publish(self, messages: Sequence[Message]) -> Awaitable[Sequence[int]]:
@@ -113,6 +114,9 @@ class SqliteLog(Database):
         return await self._scan(count)
 
     async def report(self, group: str, after: Mapping[Partition, int]) -> None:
+        if not after:
+            await self._write(lambda connection: connection.execute(STATEMENTS["forget_watermarks"], (group,)))
+            return
         rows = [(group, partition.topic, partition.number, position) for partition, position in after.items()]
         await self._write(lambda connection: connection.executemany(STATEMENTS["report"], rows))
 

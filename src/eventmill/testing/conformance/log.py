@@ -11,14 +11,13 @@ from eventmill.core.message import Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
 from eventmill.core.reading import Types
 from eventmill.testing.conformance.samples import OTHER, TOPIC, everything, ids, message, partitions, start
-from eventmill.testing.conformance.suite import Stage, case, refused
-from eventmill.testing.conformance.trimming import TrimCases
+from eventmill.testing.conformance.suite import Conformance, Stage, case, refused
 
 ONE = Partition(TOPIC, 0)
 
 
-class LogConformance(TrimCases):
-    """Positions, sequences, reading, waiting; and trimming."""
+class LogConformance(Conformance[Log]):
+    """Positions, sequences, reading and waiting."""
 
     # Topics
 
@@ -109,28 +108,6 @@ class LogConformance(TrimCases):
             found = await everything(log)
         assert [record.message.sequence for record in found] == [1, 2, 3, 4]
         assert all(earlier < later for earlier, later in pairwise(positions))
-
-    @case()
-    async def test_sequence_and_position_go_on_after_trimming_everything(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 1})
-            last = (await log.publish([message(number, "a") for number in range(5)]))[-1]
-            assert (await log.trim(TOPIC, max_bytes=0)).messages == 5
-            assert await everything(log) == []
-            await log.publish([message(5, "a"), message(6, "b")])
-            found = await everything(log)
-            assert [record.message.sequence for record in found] == [6, 1]
-            assert found[0].position > last
-
-    @case(durable=True)
-    async def test_sequence_and_position_go_on_after_trimming_and_reopening(self, stage: Stage[Log]) -> None:
-        async with stage.open() as log:
-            await log.declare({TOPIC: 1})
-            last = (await log.publish([message(number, "a") for number in range(5)]))[-1]
-            await log.trim(TOPIC, max_bytes=0)
-        async with stage.open() as log:
-            assert (await log.publish([message(5, "a")]))[0] > last
-            assert [record.message.sequence for record in await everything(log)] == [6]
 
     @case(shared=True)
     async def test_two_writers_share_one_count(self, stage: Stage[Log]) -> None:

@@ -1,11 +1,12 @@
-"""What every Store must do. The cases are in `units`, `groups` and `jobs`."""
+"""What every Store must do. The cases are in `units`, `groups`, `jobs` and `trimming`."""
 
 from __future__ import annotations
 
 from eventmill.testing.conformance.groups import GroupCases
 from eventmill.testing.conformance.jobs import JobCases
+from eventmill.testing.conformance.trimming import TrimCases
 from eventmill.testing.conformance.units import UnitCases
 
 
-class StoreConformance(UnitCases, GroupCases, JobCases):
-    """Units of work, groups and jobs. Bind it to a backend that is Log and Store in one."""
+class StoreConformance(UnitCases, GroupCases, JobCases, TrimCases):
+    """Units of work, groups, jobs and trimming. Bind it to a backend that is Log and Store in one."""
