@@ -9,15 +9,18 @@ Whatever was done before a crash is found and not done again: the program can be
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from eventmill import App, Context, DeadLetter, Event, Settings, Transaction, fixed
 from eventmill.backends.sqlite import checkpoint
 from eventmill.core.crash import point
 from eventmill.patterns.relay import RELAY
+from eventmill.runtime.supervisor import INCARNATION
 from eventmill.testing import crash
 
 ROUNDS = 3
@@ -28,6 +31,8 @@ PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "postin
 """The points of this program, beside those of eventmill."""
 
 SETTINGS = Settings(lease=0.6)
+
+LIFE = os.environ[INCARNATION] = uuid4().hex
 
 
 class Placed(Event, name="circuit.placed", key="customer"):
@@ -123,10 +128,13 @@ def drained(place: Path, turn: int) -> bool:
 
 
 async def idle(app: App) -> bool:
-    """Whether nothing is left to do, not even the dropping of a repeat."""
+    """Whether nothing is left to do: not the dropping of a repeat, nor the taking over from an earlier life."""
     for group in await app.store.groups():
         source = app.store if group.name == RELAY else app.broker
-        if group.retrying or group.parked or (await source.pending(group.cursors, group.types)).messages:
+        waiting = await source.backlog(group.name, group.cursors, group.types)
+        if group.retrying or group.parked or waiting.messages:
+            return False
+        if not group.members or not all(member.startswith(f"{LIFE}/") for member in group.members):
             return False
     return True
 
