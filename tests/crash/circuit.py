@@ -32,7 +32,7 @@ PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "postin
 
 SETTINGS = Settings(lease=0.6)
 
-LIFE = os.environ[INCARNATION] = uuid4().hex
+LIFE = uuid4().hex
 
 
 class Placed(Event, name="circuit.placed", key="customer"):
@@ -178,6 +178,7 @@ async def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.environ[INCARNATION] = LIFE
     crash.arm()
     # A few orders must do for some checkpoints.
     checkpoint.COMMITS = 6

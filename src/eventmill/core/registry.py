@@ -76,6 +76,7 @@ class Registry:
         self._by_name: dict[str, EventType] = {}
         self._by_class: dict[type, EventType] = {}
         self.types: Mapping[type, EventType] = MappingProxyType(self._by_class)
+        self.by_name: Mapping[str, EventType] = MappingProxyType(self._by_name)
 
     def add(
         self, cls: type, *, name: str, key: Key | None = None, version: int = 1, topic: str | None = None

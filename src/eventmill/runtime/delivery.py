@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from eventmill.core.capabilities import Feed
 from eventmill.core.claims import Cursor
@@ -63,6 +64,16 @@ class Delivery:
         self.dropped = False
         self.suspect = False
         self.note: tuple[str, bytes] | None = None  # a document to store with the outcome
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """A message that comes as a job."""
+        return cls(job.message, job=job, position=job.position, recorded_at=job.recorded_at)
+
+    @property
+    def lost(self) -> bool:
+        """Whether its partition was taken over."""
+        return self.holding is not None and self.holding.lost
 
     @property
     def claim(self) -> Cursor | Job | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 
 from eventmill.runtime.delivery import Delivery
 
@@ -24,7 +25,7 @@ class Dispatcher:
     ) -> None:
         self._handle = handle
         self._batch = batch or 1
-        self._lanes: dict[object, deque[Delivery]] = {}
+        self._lanes: dict[object, list[Delivery]] = {}
         self._ready: deque[object] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._failure: BaseException | None = None
@@ -38,7 +39,7 @@ class Dispatcher:
             lane: object = delivery.lane or delivery
             queue = self._lanes.get(lane)
             if queue is None:
-                self._lanes[lane] = deque((delivery,))
+                self._lanes[lane] = [delivery]
                 self._ready.append(lane)
             else:
                 queue.append(delivery)
@@ -65,31 +66,43 @@ class Dispatcher:
             raise self._failure
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        breathed = loop.time()
+        breathed = monotonic()
         while True:
             while not self._ready:
-                idle: asyncio.Future[None] = loop.create_future()
+                idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._idle.append(idle)
                 await idle
-                breathed = loop.time()
-            taken: list[object] = []
-            batch: list[Delivery] = []
-            while self._ready and len(batch) < self._batch:
+                breathed = monotonic()
+            if self._batch == 1:
                 lane = self._ready.popleft()
-                taken.append(lane)
                 queue = self._lanes[lane]
-                while queue and len(batch) < self._batch:
-                    batch.append(queue.popleft())
-            await self._handle(batch)
-            for lane in taken:
-                if self._lanes[lane]:
-                    self._ready.append(lane)
-                else:
-                    del self._lanes[lane]
-            if loop.time() - breathed > BREATH:
+                await self._handle((queue.pop(0),))
+                self._left(lane, queue)
+            else:
+                await self._some()
+            if monotonic() - breathed > BREATH:
                 await asyncio.sleep(0)
-                breathed = loop.time()
+                breathed = monotonic()
+
+    async def _some(self) -> None:
+        taken: list[object] = []
+        batch: list[Delivery] = []
+        while self._ready and len(batch) < self._batch:
+            lane = self._ready.popleft()
+            taken.append(lane)
+            queue = self._lanes[lane]
+            while queue and len(batch) < self._batch:
+                batch.append(queue.pop(0))
+        await self._handle(batch)
+        for lane in taken:
+            self._left(lane, self._lanes[lane])
+
+    def _left(self, lane: object, queue: list[Delivery]) -> None:
+        """A lane that was worked on: to be worked on again, or empty."""
+        if queue:
+            self._ready.append(lane)
+        else:
+            del self._lanes[lane]
 
     def abandon(self) -> list[Delivery]:
         """Drop what is queued but not begun, and return it; what is being handled goes on."""

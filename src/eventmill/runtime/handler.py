@@ -43,7 +43,7 @@ class Handler:
         self.name = function.__qualname__
         self.sync = not inspect.iscoroutinefunction(function)
         self.batch = batch
-        self._registry = registry
+        self._by_name = registry.by_name
         self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
         self._and_transaction = self._wants == ["event", "transaction"]
         self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
@@ -51,7 +51,8 @@ class Handler:
 
     def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
         """Decode, and begin the call of a handler that takes one event, and perhaps the transaction."""
-        event = self._decode(message)
+        kind = self._by_name.get(message.type)
+        event = self._decode(message) if kind is None else kind.decode(message.data, message.version)
         called: Awaitable[Any] = self.function(event, transaction) if self._and_transaction else self.function(event)
         return called
 
@@ -85,7 +86,7 @@ class Handler:
         return None
 
     def _decode(self, message: Message) -> object:
-        kind = self._registry.named(message.type)
+        kind = self._by_name.get(message.type)
         if kind is None:
             raise DecodeError(
                 f"{message.type}: no event type of this name is registered here; "

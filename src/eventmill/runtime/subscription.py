@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import count
 
 from eventmill.core.capabilities import Feed, Store, Subscriber
@@ -77,24 +77,6 @@ class Subscription:
         self._exclusive: Job | None = None
         self._claim_next = False
 
-    def _member_of(self, fence: Fence) -> Membership:
-        return Membership(
-            self.consumer,
-            source=self._source,
-            feed=self._feed,
-            store=self._store,
-            settlement=self._settlement,
-            fence=fence,
-            lease=self._limits.lease,
-        )
-
-    def _nothing_in_flight(self) -> InFlight:
-        return InFlight(self._limits, dropped=self._dropped, committed=self._committed_in(self._fence, self._feed))
-
-    def _resequencer(self) -> Resequencing | None:
-        policy = self.consumer.resequence
-        return None if policy is None else Resequencing(policy, self.consumer.group, self._store, self._clock)
-
     def stop(self) -> None:
         """Fetch nothing more; `run` returns when what is in hand is finished."""
         self._stopping = True
@@ -116,31 +98,42 @@ class Subscription:
                 await self._pause(pause)
 
     async def _pause(self, seconds: float) -> None:
-        if self._stopping:
-            return
-        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
         self._wake.clear()
-        waits = [sleep, asyncio.ensure_future(self._wake.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        if not self._stopping:
+            waits = [asyncio.ensure_future(wait) for wait in (self._clock.sleep(seconds), self._wake.wait())]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
 
     async def _serve(self) -> None:
         """One membership, from joining to leaving."""
         member = f"{self._member}.{next(self._epochs)}"
         self._fence = Fence(self.consumer.group, member)
         self._feed = self._source.subscribe(self.consumer.group, self.consumer.types)
-        self._membership = self._member_of(self._fence)
-        self._resequencing = self._resequencer()
+        self._membership = Membership(
+            self.consumer,
+            source=self._source,
+            feed=self._feed,
+            store=self._store,
+            settlement=self._settlement,
+            fence=self._fence,
+            lease=self._limits.lease,
+        )
+        policy = self.consumer.resequence
+        self._resequencing = (
+            None if policy is None else Resequencing(policy, self.consumer.group, self._store, self._clock)
+        )
         self._blocked = {}
-        self._in_flight = self._nothing_in_flight()
+        committed = self._committed_in(self._fence, self._feed)
+        self._in_flight = InFlight(self._limits, dropped=self._dropped, committed=committed)
         self._exclusive = None
         self._dispatcher = Dispatcher(self._handle, concurrency=self.consumer.concurrency, batch=self.consumer.batch)
         self._heartbeat.add(member)
         watch = asyncio.create_task(self._watch())
+        watch.add_done_callback(lambda _: self._wake.set())
         clean = False
         try:
-            await self._loop(member)
+            await self._loop(member, watch)
             clean = True
         finally:
             watch.cancel()
@@ -159,13 +152,15 @@ class Subscription:
             seen = await self._feed.changed(seen, GENERATION_EVERY)
             self._wake.set()
 
-    async def _loop(self, member: str) -> None:
+    async def _loop(self, member: str, watch: asyncio.Task[None]) -> None:
         assert self._dispatcher is not None
         loop = asyncio.get_running_loop()
         balance_at = generation_at = due_at = 0.0
         while True:
             self._wake.clear()
             self._dispatcher.check()
+            if watch.done():
+                watch.result()  # without it nothing would wake us any more
             if not self._fence.valid:
                 raise LeaseLostError(f"{member} was refused by the store")
             if self._stopping:
@@ -217,11 +212,13 @@ class Subscription:
     async def _take(self, messages: Sequence[Recorded]) -> None:
         """Sort out what was read: repeats and what is not wanted are done, the rest is handed out."""
         deliveries: list[Delivery] = []
+        holdings = self._membership.holdings
+        picky = self.consumer.where is not None
         for recorded in messages:
-            holding = self._membership.holdings.get(recorded.partition)
+            holding = holdings.get(recorded.partition)
             if holding is None or not holding.tracker.start(recorded.position):
                 continue
-            if not self.consumer.wants(recorded.message):
+            if picky and not self.consumer.wants(recorded.message):
                 holding.tracker.done(recorded.position)
                 self._feed.acknowledge(recorded.partition, [recorded.position])
                 continue
@@ -262,8 +259,6 @@ class Subscription:
         if not deliveries:
             return deliveries
         known = await self._store.received(self.consumer.group, [delivery.message.id for delivery in deliveries])
-        if not known:
-            return deliveries
         kept = []
         for delivery in deliveries:
             if (delivery.message.id, delivery.message.source) in known:
@@ -314,30 +309,40 @@ class Subscription:
 
     def _offer_jobs(self, jobs: Sequence[Job]) -> None:
         assert self._dispatcher is not None
-        deliveries = [
-            Delivery(job.message, job=job, position=job.position, recorded_at=job.recorded_at) for job in jobs
-        ]
+        deliveries = [Delivery.of(job) for job in jobs]
         self._in_flight.add(deliveries)
         self._dispatcher.offer(deliveries)
 
     # Handling
 
-    async def _handle(self, deliveries: Sequence[Delivery]) -> None:
+    def _handle(self, deliveries: Sequence[Delivery]) -> Awaitable[None]:
         """Called by the dispatcher's workers, in order within a key."""
-        straight: list[Delivery] = []
-        for delivery in deliveries:
-            if not self._fence.valid or (delivery.holding is not None and delivery.holding.lost):
-                self._in_flight.drop([delivery])
-            elif delivery.job is None and (delivery.behind or delivery.lane in self._blocked):
-                await self._set_aside(delivery)
-            elif self.consumer.batch and delivery.job is None:
-                straight.append(delivery)
-            else:
-                await self._handle_some([delivery])
-        if straight:
-            await self._handle_some(straight)
+        if len(deliveries) == 1 and self._goes_straight(deliveries[0]):
+            return self._handle_together(deliveries)
+        return self._handle_some(deliveries)
+
+    def _goes_straight(self, delivery: Delivery) -> bool:
+        if not self._fence.valid or delivery.lost:
+            return False
+        return delivery.job is not None or not (delivery.behind or delivery.lane in self._blocked)
 
     async def _handle_some(self, deliveries: Sequence[Delivery]) -> None:
+        """Sort out what is lost and what must wait; a job is always alone, as its outcome is its own."""
+        together: list[Delivery] = []
+        for delivery in deliveries:
+            if self._goes_straight(delivery):
+                if delivery.job is None:
+                    together.append(delivery)
+                else:
+                    await self._handle_together([delivery])
+            elif not self._fence.valid or delivery.lost:
+                self._in_flight.drop([delivery])
+            else:
+                await self._set_aside(delivery)
+        if together:
+            await self._handle_together(together)
+
+    async def _handle_together(self, deliveries: Sequence[Delivery]) -> None:
         try:
             failed = await self._settlement.handle(deliveries, self._fence, self._in_flight.settled)
         except LeaseLostError as error:

@@ -27,7 +27,7 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_unit", "execute", "executemany")
+    __slots__ = ("_envelopes", "_open", "_unit", "execute")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
@@ -35,8 +35,10 @@ class Transaction:
         self._open = True
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
-        self.executemany: Callable[[str, Sequence[SqlParameters]], Awaitable[int]] = unit.executemany
+
+    def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> Awaitable[int]:
         """Run one statement for many rows; returns how many rows it changed."""
+        return self._unit.executemany(sql, rows)
 
     def publish(self, *events: object) -> None:
         """Publish when, and only when, this transaction commits."""

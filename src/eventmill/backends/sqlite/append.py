@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -12,8 +11,6 @@ from eventmill.core.errors import EncodeError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
-
-REMEMBERED_KEYS = 50_000
 
 PreparedMessage = tuple[Message, bytes]
 """A message with its attributes encoded: whatever could be wrong with it has been found."""
@@ -26,9 +23,12 @@ def prepare(messages: Sequence[Message]) -> list[PreparedMessage]:
         if not isinstance(message.data, bytes):
             raise EncodeError(f"{message.type}: data must be bytes, not {type(message.data).__name__}")
         try:
-            f"{message.topic}{message.type}{message.key}{message.id}".encode()
+            if not (message.id.isascii() and message.topic.isascii() and message.type.isascii()):
+                f"{message.id}{message.topic}{message.type}".encode()
+            if message.key is not None and not message.key.isascii():
+                message.key.encode()
             prepared.append((message, attributes(message)))
-        except (UnicodeEncodeError, TypeError, ValueError) as error:
+        except (UnicodeEncodeError, AttributeError, TypeError, ValueError) as error:
             raise EncodeError(f"{message.type}: the envelope cannot be stored: {error}") from error
     return prepared
 
@@ -36,8 +36,7 @@ def prepare(messages: Sequence[Message]) -> list[PreparedMessage]:
 class Appender:
     """Writes messages and jobs inside the open transaction of one connection.
 
-    What it remembers of earlier appends (the last position, each key's sequence) holds as long as
-    no other connection has committed: `PRAGMA data_version` tells, under the write lock, for sure.
+    What it remembers of earlier appends, the last position, holds as long as no other connection has committed: `PRAGMA data_version` tells, under the write lock, for sure.
     """
 
     def __init__(self, connection: sqlite3.Connection, statements: dict[str, str], clock: Clock) -> None:
@@ -46,8 +45,6 @@ class Appender:
         self._clock = clock
         self._version = -1
         self._head = 0
-        self._ever_trimmed = True
-        self._sequences: dict[tuple[str, str], int] = {}
         self._partitions: dict[str, int] = {}
 
     def forget(self) -> None:
@@ -55,42 +52,25 @@ class Appender:
         self._version = -1
         self._partitions.clear()
 
-    def append(self, messages: Sequence[PreparedMessage]) -> list[int]:
+    def append(self, messages: Sequence[PreparedMessage]) -> range:
         """Store the messages, under the write lock; returns their positions."""
         if not messages:
-            return []
+            return range(0)
         self._refresh()
-        self._learn_sequences(messages)
         now = int(self._clock.now() * 1000)
-        sequences = self._sequences
-        position = self._head
+        known = self._partitions
+        first = position = self._head + 1
         rows = []
         for message, attributes_ in messages:
-            position += 1
-            key = message.key
             topic = message.topic
-            if key is None:
-                sequence = None
-            else:
-                sequence = sequences[topic, key] = sequences[topic, key] + 1
-            partitions = self._partitions.get(topic) or self._declared(topic)
+            partition = partition_of(message.key, message.id, known.get(topic) or self._declared(topic))
             rows.append(
-                (
-                    position,
-                    topic,
-                    partition_of(key, message.id, partitions),
-                    message.type,
-                    key,
-                    sequence,
-                    message.id,
-                    now,
-                    attributes_,
-                    message.data,
-                )
+                (position, topic, partition, message.type, message.key, message.id, now, attributes_, message.data)
             )
+            position += 1
         self._connection.executemany(self._sql["append"], rows)
-        first, self._head = self._head + 1, position
-        return list(range(first, position + 1))
+        self._head = position - 1
+        return range(first, position)
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Store jobs: due, or parked where their lane is occupied."""
@@ -104,25 +84,9 @@ class Appender:
 
     def _refresh(self) -> None:
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or len(self._sequences) > REMEMBERED_KEYS:
+        if version != self._version:
             self._version = version
-            self._sequences.clear()
             self._head = self._connection.execute(self._sql["head"]).fetchone()[0]
-            self._ever_trimmed = bool(self._connection.execute(self._sql["ever_trimmed"]).fetchone()[0])
-
-    def _learn_sequences(self, messages: Sequence[PreparedMessage]) -> None:
-        unknown: dict[str, set[str]] = {}
-        for message, _ in messages:
-            if message.key is not None and (message.topic, message.key) not in self._sequences:
-                unknown.setdefault(message.topic, set()).add(message.key)
-        for topic, keys in unknown.items():
-            listed = json.dumps(list(keys))
-            known = dict.fromkeys(keys, 0)
-            if self._ever_trimmed:
-                known.update(self._connection.execute(self._sql["trimmed_sequences"], (topic, listed)).fetchall())
-            known.update(self._connection.execute(self._sql["sequences"], (topic, listed)).fetchall())
-            for key, sequence in known.items():
-                self._sequences[topic, key] = sequence
 
     def _declared(self, topic: str) -> int:
         row = self._connection.execute(self._sql["partitions"], (topic,)).fetchone()

@@ -89,17 +89,16 @@ class Database:
 
     @property
     def writer(self) -> Writer:
-        return self.file.writer
+        if self._writer is None:
+            self._writer = self.file.writer
+        return self._writer
 
     @property
     def reader(self) -> sqlite3.Connection:
         return self.file.reader
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> SqliteUnit:
-        writer = self._writer
-        if writer is None:
-            writer = self._writer = self.file.writer
-        return SqliteUnit(writer, STATEMENTS, self.clock, claim, fence)
+        return SqliteUnit(self.writer, STATEMENTS, self.clock, claim, fence)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -50,11 +49,6 @@ def append(execute: Execute, messages: Sequence[Message], now: int, in_transacti
         if not known:
             execute(STATEMENTS["declare"], (message.topic, DEFAULT_PARTITIONS))
         partitions = int(str(known[0][0])) if known else DEFAULT_PARTITIONS
-        sequence = None
-        if message.key is not None:
-            wanted = (message.topic, json.dumps([message.key]))
-            rows = execute(STATEMENTS["sequences"], wanted) or execute(STATEMENTS["trimmed_sequences"], wanted)
-            sequence = (int(str(rows[0][1])) if rows else 0) + 1
         execute(
             STATEMENTS["append"],
             (
@@ -63,7 +57,6 @@ def append(execute: Execute, messages: Sequence[Message], now: int, in_transacti
                 partition_of(message.key, message.id, partitions),
                 message.type,
                 message.key,
-                sequence,
                 message.id,
                 now,
                 attributes,

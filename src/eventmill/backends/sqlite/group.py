@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from eventmill.backends.sqlite.append import PreparedMessage
+from eventmill.backends.sqlite.journal import Journal
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.errors import ConfigurationError, LeaseLostError
 from eventmill.core.job import Job
@@ -29,10 +30,12 @@ class Staged:
 class Group:
     """The units of one commit."""
 
-    __slots__ = ("durable", "fences", "held", "jobs", "marks", "messages", "opened", "units", "verified")
+    __slots__ = ("durable", "fences", "held", "jobs", "journal", "marks", "messages", "opened", "units", "verified")
 
-    def __init__(self, durable: asyncio.Future[None], opened: float) -> None:
+    def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal) -> None:
         self.durable = durable
+        durable.add_done_callback(_retrieve)
+        self.journal = journal
         self.opened = opened
         self.units = 0
         self.messages: list[PreparedMessage] = []
@@ -69,3 +72,9 @@ class Group:
             if held.get(claim.partition) != claim.token:
                 raise LeaseLostError(f"{fence.group}: {claim.partition} was taken over from {fence.member}")
             self.verified[id(claim)] = claim
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """A group without listeners must not be reported as a forgotten error: its units were told."""
+    if not future.cancelled():
+        future.exception()

@@ -151,7 +151,6 @@ class SqliteLog(Database, LogSubscriber):
         while batch := self.reader.execute(STATEMENTS["trim_batch"], (topic, end, TRIM_BATCH)).fetchall():
             first, last = batch[0][0], batch[-1][0]
             await self._write(lambda connection, span=(topic, first, last): _remove(connection, span))  # type: ignore[misc]
-            self.writer.appender.forget()  # what it knows of keys may have been trimmed just now
             removed += len(batch)
         return Trimmed(removed, held_by, held_at)
 

@@ -32,6 +32,7 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     sequence: int | None = None
 
 
+_tuple = tuple.__new__
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Attributes).decode
 _encode_message = msgspec.msgpack.Encoder().encode
@@ -77,7 +78,8 @@ def recorded(row: Sequence[Any]) -> Recorded:
         contenttype=rest.contenttype,
         extensions=rest.extensions,
     )
-    return Recorded(position, Partition(topic, partition), recorded_at, message)
+    # A named tuple's own constructor is a Python function, and this is done for every message read.
+    return Recorded(position, _tuple(Partition, (topic, partition)), recorded_at, message)
 
 
 def job_row(job: Job, state: str) -> tuple[object, ...]:

@@ -4,9 +4,13 @@ SELECT max(coalesce((SELECT max(position) FROM eventmill_log), 0),
            coalesce((SELECT max(position) FROM eventmill_trimmed), 0))
 
 -- name: append
+-- A key's count goes on from its last message, or from where trimming has noted it.
 INSERT INTO eventmill_log
-    (position, topic, partition, type, key, sequence, id, recorded_at, attributes, data)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (position, topic, partition, type, key, id, recorded_at, attributes, data, sequence)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?5 IS NOT NULL THEN 1 + coalesce(
+    (SELECT max(sequence) FROM eventmill_log WHERE topic = ?2 AND key = ?5),
+    (SELECT sequence FROM eventmill_sequences WHERE topic = ?2 AND key = ?5),
+    0) END)
 
 -- name: tail
 SELECT topic, partition, max(position) FROM eventmill_log
@@ -19,18 +23,6 @@ FROM eventmill_log WHERE position > ? AND position <= ? AND {condition} ORDER BY
 
 -- name: pending
 SELECT count(*), min(recorded_at) FROM eventmill_log WHERE position > ? AND {condition}
-
--- name: sequences
--- The last sequence of those of some keys that the log has messages of.
-SELECT key, max(sequence) FROM eventmill_log
-WHERE topic = ?1 AND key IN (SELECT value FROM json_each(?2)) GROUP BY key
-
--- name: trimmed_sequences
--- The same for keys whose messages were trimmed.
-SELECT key, sequence FROM eventmill_sequences WHERE topic = ?1 AND key IN (SELECT value FROM json_each(?2))
-
--- name: ever_trimmed
-SELECT EXISTS (SELECT 1 FROM eventmill_trimmed)
 
 -- name: partitions
 SELECT partitions FROM eventmill_topics WHERE topic = ?

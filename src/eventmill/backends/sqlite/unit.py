@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Sequence
 from eventmill.backends.sqlite.append import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
 from eventmill.backends.sqlite.group import Group
+from eventmill.backends.sqlite.journal import Journal, kept
 from eventmill.backends.sqlite.refusable import Refusable
 from eventmill.backends.sqlite.writer import Writer
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
 from eventmill.core.document import ABSENT, Document
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
@@ -35,12 +36,12 @@ class SqliteUnit:
     __slots__ = (
         "_claim",
         "_clock",
-        "_connection",
         "_ended",
         "_entering",
         "_fence",
         "_group",
         "_jobs",
+        "_journal",
         "_marks",
         "_messages",
         "_refusable",
@@ -58,7 +59,7 @@ class SqliteUnit:
         self._fence = fence
         self._ended = False
         self._group: Group | None = None
-        self._connection: sqlite3.Connection | None = None  # set while the unit has the turn and a savepoint
+        self._journal: Journal | None = None  # set while the unit has the turn and may run statements
         self._entering: asyncio.Future[None] | None = None
         self._messages: list[Message] | None = None
         self._jobs: list[Job] | None = None
@@ -96,7 +97,7 @@ class SqliteUnit:
 
     def _refuse_if_ended(self) -> None:
         if self._ended:
-            raise ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
+            raise _over()
 
     async def get(self, key: str) -> Document | None:
         connection = await self.enter()
@@ -109,25 +110,26 @@ class SqliteUnit:
         return None if data is None else Document(key, version, data)
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
-        connection = self._connection
-        if connection is None:
-            connection = await self.enter()
+        journal = self._journal or self._enter_at_once() or await self._enter()
         if sql not in _harmless:
             _check(sql)
         try:
-            cursor = connection.execute(sql, parameters)
+            cursor = self._writer.cursor.execute(sql, parameters)
+            rows = Rows()
             if cursor.description is None:
-                rows = Rows()
+                journal.steps.append((sql, parameters if type(parameters) is tuple else kept(parameters)))
             else:
-                rows = Rows(cursor)
+                journal.seal()
+                rows.extend(cursor.fetchall())
                 rows.columns = tuple([column[0] for column in cursor.description])
             rows.rowcount = cursor.rowcount
             return rows
         except sqlite3.Error as error:
+            journal.seal()  # OR FAIL keeps what it has changed so far
             raise self.met(error) from error
 
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        connection = self._connection or await self.enter()
+        connection = await self.enter()
         _check(sql)
         try:
             return connection.executemany(sql, rows).rowcount
@@ -139,29 +141,45 @@ class SqliteUnit:
         if not self._writer.connection.in_transaction:
             # A full disk, or INSERT OR ROLLBACK, has ended the whole transaction: nobody may go on in it.
             self._ended = True
-            self._connection = None
+            self._journal = None
             self._writer.abort(error)
         return translate(error, self._writer.path) if environmental(error) else error
 
     async def enter(self) -> sqlite3.Connection:
-        """Take the turn, stand on verified ground, and set a savepoint to fall back to."""
-        while self._connection is None:
+        """Take the turn, and let the caller run whatever statements it likes."""
+        (self._journal or await self._enter()).seal()
+        return self._writer.connection
+
+    async def _enter(self) -> Journal:
+        """Take the turn, and stand on verified ground that one can fall back to."""
+        while self._journal is None and not self._enter_at_once():
             if self._entering is not None:
                 # A statement of this very unit is on its way in: tasks of one handler share it.
                 await self._entering
                 continue
-            group = None if self._ended else self._writer.try_acquire()
-            if group is None:
-                self._entering = asyncio.get_running_loop().create_future()
-                try:
-                    group = await self._wait_for_turn()
-                finally:
-                    self._entering.set_result(None)
-                    self._entering = None
+            self._entering = asyncio.get_running_loop().create_future()
+            try:
+                group = await self._wait_for_turn()
+            finally:
+                self._entering.set_result(None)
+                self._entering = None
             self._stand(group)
-            self._writer.connection.execute("SAVEPOINT unit")
-            self._connection = self._writer.connection
-        return self._connection
+            self._begin(group)
+        assert self._journal is not None  # what ends the loop
+        return self._journal
+
+    def _enter_at_once(self) -> Journal | None:
+        """The same where nobody has to be waited for."""
+        group = None if self._ended or self._entering is not None else self._writer.try_acquire()
+        if group is None:
+            return None
+        self._stand(group)
+        return self._begin(group)
+
+    def _begin(self, group: Group) -> Journal:
+        journal = self._journal = group.journal
+        journal.begin()
+        return journal
 
     async def _wait_for_turn(self) -> Group:
         self._refuse_if_ended()
@@ -178,25 +196,29 @@ class SqliteUnit:
         self._group = group
 
     async def finish(self) -> Awaitable[object]:
-        if self._group is None:
+        group = self._group
+        if group is None:
             if self._claim is None and self._refusable is None and self._marks is None:
                 return self._stage()
             if self._refusable is not None:
-                await self.enter()
+                await self._enter()
             else:
                 self._stand(self._writer.try_acquire() or await self._wait_for_turn())
-        self._refuse_if_ended()
-        group = self._group
-        assert group is not None  # the turn was taken above
+            group = self._group
+        if self._ended or group is None:
+            raise _over()
         try:
-            if self._marks is not None:
-                self._check_marks(self._marks, group)
+            marks = self._marks
+            if marks is not None:
+                for cursor, _, _ in marks:
+                    if cursor is not self._claim:
+                        group.verify(self._writer.connection, self._sql, cursor, self._fence)
             messages = prepare(self._messages) if self._messages else None
-            if self._connection is not None:
+            if self._journal is not None:
                 if self._refusable is not None:
-                    self._refusable.apply(self._connection, self._sql, int(self._clock.now() * 1000))
-                self._connection.execute("RELEASE unit")
-                self._connection = None
+                    self._apply(self._refusable, self._journal)
+                self._journal.end()
+                self._journal = None
         except sqlite3.Error as error:
             met = self.met(error)
             self._undo()
@@ -210,12 +232,22 @@ class SqliteUnit:
             group.messages += messages
         if self._jobs:
             group.jobs += self._jobs
-        if self._marks and self._fence is not None:
-            for cursor, tracker, position in self._marks:
+        if marks is not None and self._fence is not None:
+            name = self._fence.group
+            for cursor, tracker, position in marks:
                 tracker.done(position)
-                group.marks[tracker] = (self._fence.group, *cursor.partition)
+                group.marks[tracker] = (name, *cursor.partition)
         self._writer.leave()
         return group.durable
+
+    def _apply(self, refusable: Refusable, journal: Journal) -> None:
+        now = int(self._clock.now() * 1000)
+
+        def step() -> None:
+            refusable.apply(self._writer.connection, self._sql, now)
+
+        step()
+        journal.steps.append(step)
 
     def _stage(self) -> Awaitable[object]:
         """A unit that cannot be refused needs no turn."""
@@ -225,11 +257,6 @@ class SqliteUnit:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
-
-    def _check_marks(self, marks: Sequence[tuple[Cursor, Tracker, int]], group: Group) -> None:
-        for cursor, _, _ in marks:
-            if cursor is not self._claim:
-                group.verify(self._writer.connection, self._sql, cursor, self._fence)
 
     async def discard(self) -> None:
         if not self._ended:
@@ -241,11 +268,18 @@ class SqliteUnit:
         if self._ended:
             return
         self._ended = True
-        if self._connection is not None:
-            self._connection.execute("ROLLBACK TO unit")
-            self._connection.execute("RELEASE unit")
-            self._connection = None
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            try:
+                journal.undo()
+            except (sqlite3.Error, EventmillError) as error:
+                self._writer.abort(error)
+                return
         self._writer.leave()
+
+
+def _over() -> ConfigurationError:
+    return ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
 
 
 def _check(sql: str) -> None:

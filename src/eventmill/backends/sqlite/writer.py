@@ -1,8 +1,8 @@
 """The one connection of this process that writes, and the commits its callers share.
 
 Everything written in a process to one file goes through here. Callers that come together share one
-transaction and one flush to the disk (group commit), each behind a savepoint of its own where it
-runs statements, so that one caller's failure never disturbs its batch-mates.
+transaction and one flush to the disk (group commit); one of them that fails is taken back alone
+(`journal`), so that it never disturbs its batch-mates.
 
 Statements run on the event loop's thread: an SQLite statement on cached pages takes microseconds,
 a hop to another thread and back some seventy. What may take long is not done there: waiting for
@@ -28,6 +28,7 @@ from eventmill.backends.sqlite.append import Appender, prepare
 from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.backends.sqlite.group import Group, Staged
+from eventmill.backends.sqlite.journal import Journal
 from eventmill.core import fork
 from eventmill.core.clock import Clock
 from eventmill.core.crash import point
@@ -65,6 +66,8 @@ class Writer:
     ) -> None:
         self.path = path
         self.connection = connect(path, synchronous=synchronous)
+        self.cursor = self.connection.cursor()
+        """For the statements of units, which have their turn one at a time and read all rows at once."""
         self.commits = 0
         self._sql = statements
         self._busy_timeout = busy_timeout
@@ -168,9 +171,7 @@ class Writer:
         return self._begun()
 
     def _begun(self) -> Group:
-        durable: asyncio.Future[None] = self._loop.create_future()
-        durable.add_done_callback(_retrieve)
-        self._group = Group(durable, monotonic())
+        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection))
         return self._group
 
     def _begin(self) -> bool:
@@ -254,14 +255,14 @@ class Writer:
         for entry in staged:
             end = start + len(entry.messages)
             if not entry.durable.done():
-                entry.durable.set_result(positions[start:end])
+                entry.durable.set_result(list(positions[start:end]))
             start = end
         if group.units or staged:
             self._committed()
         self._maybe_checkpoint()
 
-    def abort(self, error: sqlite3.Error) -> None:
-        """SQLite has rolled the shared transaction back under a unit: tell everybody in it, and give up the turn."""
+    def abort(self, error: Exception) -> None:
+        """The shared transaction is lost under a unit: tell everybody in it, and give up the turn."""
         self._fail(self._group, (), error)
         self.leave()
 
@@ -282,14 +283,14 @@ class Writer:
             if not entry.durable.done():
                 entry.durable.set_exception(cause)
 
-    def _write(self, group: Group, staged: Sequence[Staged]) -> list[int]:
+    def _write(self, group: Group, staged: Sequence[Staged]) -> range:
         """Everything staged, in as few statements as can be; returns the positions of the staged callers' messages."""
         appender = self.appender
         if group.messages or staged:
             messages = [*group.messages, *(message for entry in staged for message in entry.messages)]
             positions = appender.append(messages)[len(group.messages) :]
         else:
-            positions = []
+            positions = range(0)
         appender.send(group.jobs)
         for entry in staged:
             appender.send(entry.jobs)
@@ -390,9 +391,3 @@ def run_through(work: Coroutine[Any, Any, None]) -> None:
         return
     work.close()
     raise RuntimeError(f"{work} waited where it must not")
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """A group without listeners must not be reported as a forgotten error: its units were told."""
-    if not future.cancelled():
-        future.exception()
