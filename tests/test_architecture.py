@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {
         "", "core", "runtime", "patterns", "settings", "app", "sync", "cli",
-        "backends.connect", "backends.memory", "backends.sqlite",
+        "backends.url", "backends.connect", "backends.memory", "backends.sqlite",
     },
     "__main__": {"cli"},
     # The public names.

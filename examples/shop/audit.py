@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from eventmill import Message, Transaction
 
-_TABLE = """
+from .wiring import NUMBER
+
+_TABLE = f"""
 CREATE TABLE IF NOT EXISTS handled (
-    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    {NUMBER},
     consumer TEXT NOT NULL,
     source TEXT NOT NULL,
     id TEXT NOT NULL,
     topic TEXT NOT NULL,
     key TEXT,
-    sequence INTEGER
+    sequence BIGINT
 )
 """
 

@@ -8,7 +8,7 @@ from eventmill import Message, Transaction
 
 from . import audit
 from .events import CustomerJoined, PaymentCaptured, PaymentRefunded, Share
-from .wiring import service
+from .wiring import NUMBER, service
 
 app = service("customer")
 
@@ -17,13 +17,13 @@ app = service("customer")
 async def tables(tx: Transaction) -> None:
     await audit.prepare(tx)
     await tx.execute(
-        """
+        f"""
         CREATE TABLE IF NOT EXISTS entries (
-            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            {NUMBER},
             invoice TEXT NOT NULL,
-            chunk INTEGER NOT NULL,
+            chunk BIGINT NOT NULL,
             customer TEXT NOT NULL,
-            amount INTEGER NOT NULL
+            amount BIGINT NOT NULL
         )
         """
     )
@@ -31,7 +31,7 @@ async def tables(tx: Transaction) -> None:
         """
         CREATE TABLE IF NOT EXISTS customers (
             customer TEXT PRIMARY KEY,
-            spent INTEGER NOT NULL,
+            spent BIGINT NOT NULL,
             since TEXT NOT NULL
         )
         """
@@ -57,13 +57,17 @@ async def book(tx: Transaction, invoice: str, chunk: int, when: str, shares: Seq
     Orders arrive in no particular order of date, so `since` is the earliest date seen so far.
     """
     for share in shares:
-        known = await tx.execute(
-            "UPDATE customers SET spent = spent + ?, since = min(since, ?) WHERE customer = ?",
-            (share.amount, when, share.customer),
+        new = await tx.execute(
+            "INSERT INTO customers VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (share.customer, share.amount, when)
         )
-        if not known.rowcount:
-            await tx.execute("INSERT INTO customers VALUES (?, ?, ?)", (share.customer, share.amount, when))
+        if new.rowcount:
             tx.publish(CustomerJoined(share.customer, when))
+            continue
+        await tx.execute(
+            "UPDATE customers SET spent = spent + ?, since = CASE WHEN since < ? THEN since ELSE ? END"
+            " WHERE customer = ?",
+            (share.amount, when, when, share.customer),
+        )
     await tx.executemany(
         "INSERT INTO entries (invoice, chunk, customer, amount) VALUES (?, ?, ?, ?)",
         [(invoice, chunk, share.customer, share.amount) for share in shares],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eventmill import Transaction
 
 from .events import GoodsReturned, Intake, LinesRejected, OrderPlaced, StockAdjusted
-from .wiring import service
+from .wiring import NUMBER, service
 
 app = service("order")
 
@@ -13,14 +13,14 @@ app = service("order")
 @app.setup
 async def tables(tx: Transaction) -> None:
     await tx.execute(
-        """
+        f"""
         CREATE TABLE IF NOT EXISTS accepted (
-            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            {NUMBER},
             kind TEXT NOT NULL,
             invoice TEXT NOT NULL,
-            chunk INTEGER NOT NULL,
-            lines INTEGER NOT NULL,
-            amount INTEGER NOT NULL
+            chunk BIGINT NOT NULL,
+            lines BIGINT NOT NULL,
+            amount BIGINT NOT NULL
         )
         """
     )

@@ -19,28 +19,28 @@ from .events import (
     PaymentCaptured,
     PaymentRefunded,
 )
-from .wiring import service
+from .wiring import NUMBER, service
 
 app = service("orders-view")
 
 TABLES = (
-    """
+    f"""
     CREATE TABLE IF NOT EXISTS entries (
-        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        {NUMBER},
         invoice TEXT NOT NULL,
-        chunk INTEGER NOT NULL,
+        chunk BIGINT NOT NULL,
         kind TEXT NOT NULL,
-        line INTEGER NOT NULL,
+        line BIGINT NOT NULL,
         customer TEXT NOT NULL,
         product TEXT NOT NULL,
-        quantity INTEGER NOT NULL,
-        amount INTEGER NOT NULL
+        quantity BIGINT NOT NULL,
+        amount BIGINT NOT NULL
     )
     """,
-    """
+    f"""
     CREATE TABLE IF NOT EXISTS rejected (
-        n INTEGER PRIMARY KEY AUTOINCREMENT,
-        line INTEGER NOT NULL,
+        {NUMBER},
+        line BIGINT NOT NULL,
         reason TEXT NOT NULL,
         malformed INTEGER NOT NULL
     )
@@ -49,16 +49,16 @@ TABLES = (
     CREATE TABLE IF NOT EXISTS invoices (
         invoice TEXT NOT NULL,
         customer TEXT NOT NULL,
-        lines INTEGER NOT NULL DEFAULT 0,
-        ordered INTEGER NOT NULL DEFAULT 0,
-        returned INTEGER NOT NULL DEFAULT 0,
-        paid INTEGER NOT NULL DEFAULT 0,
-        refunded INTEGER NOT NULL DEFAULT 0,
+        lines BIGINT NOT NULL DEFAULT 0,
+        ordered BIGINT NOT NULL DEFAULT 0,
+        returned BIGINT NOT NULL DEFAULT 0,
+        paid BIGINT NOT NULL DEFAULT 0,
+        refunded BIGINT NOT NULL DEFAULT 0,
         PRIMARY KEY (invoice, customer)
-    ) WITHOUT ROWID
+    )
     """,
-    "CREATE TABLE IF NOT EXISTS shipped (n INTEGER PRIMARY KEY AUTOINCREMENT, invoice TEXT NOT NULL, chunk INTEGER)",
-    "CREATE TABLE IF NOT EXISTS accounts (n INTEGER PRIMARY KEY AUTOINCREMENT, customer TEXT NOT NULL, since TEXT)",
+    f"CREATE TABLE IF NOT EXISTS shipped ({NUMBER}, invoice TEXT NOT NULL, chunk BIGINT)",
+    f"CREATE TABLE IF NOT EXISTS accounts ({NUMBER}, customer TEXT NOT NULL, since TEXT)",
 )
 
 
@@ -107,7 +107,7 @@ async def joined(event: CustomerJoined, tx: Transaction, message: Message) -> No
 async def rejected(event: LinesRejected, tx: Transaction, message: Message) -> None:
     await tx.executemany(
         "INSERT INTO rejected (line, reason, malformed) VALUES (?, ?, ?)",
-        [(line.number, line.reason, line.malformed) for line in event.lines],
+        [(line.number, line.reason, int(line.malformed)) for line in event.lines],
     )
     await audit.handled(tx, "orders-view.rejected", message)
 
@@ -125,9 +125,10 @@ async def enter(tx: Transaction, invoice: str, chunk: int, kind: str, lines: lis
 
 
 async def add(tx: Transaction, column: str, rows: list[tuple[str, str, int, int]]) -> None:
-    """Add (invoice, customer, amount, lines) to a column of the invoices."""
+    """Add (invoice, customer, amount, lines) to a column of the invoices; in order, so that nobody's locks cross."""
     await tx.executemany(
         f"INSERT INTO invoices (invoice, customer, {column}, lines) VALUES (?, ?, ?, ?) "  # noqa: S608 - literals above
-        f"ON CONFLICT DO UPDATE SET {column} = {column} + excluded.{column}, lines = lines + excluded.lines",
-        rows,
+        f"ON CONFLICT (invoice, customer) DO UPDATE SET {column} = invoices.{column} + excluded.{column},"
+        " lines = invoices.lines + excluded.lines",
+        sorted(rows),
     )

@@ -8,7 +8,7 @@ from eventmill import Message, Transaction
 
 from . import audit
 from .events import GoodsReturned, Line, OrderPlaced, PaymentCaptured, PaymentRefunded, Share
-from .wiring import service
+from .wiring import NUMBER, service
 
 app = service("payment")
 
@@ -20,11 +20,11 @@ async def tables(tx: Transaction) -> None:
         await tx.execute(
             f"""
             CREATE TABLE IF NOT EXISTS {name} (
-                n INTEGER PRIMARY KEY AUTOINCREMENT,
+                {NUMBER},
                 invoice TEXT NOT NULL,
-                chunk INTEGER NOT NULL,
+                chunk BIGINT NOT NULL,
                 customer TEXT NOT NULL,
-                amount INTEGER NOT NULL
+                amount BIGINT NOT NULL
             )
             """
         )

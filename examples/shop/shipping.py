@@ -6,7 +6,7 @@ from eventmill import Message, Transaction
 
 from . import audit
 from .events import OrderShipped, PaymentCaptured, StockReserved
-from .wiring import service
+from .wiring import NUMBER, service
 
 app = service("shipping")
 
@@ -15,22 +15,24 @@ app = service("shipping")
 async def tables(tx: Transaction) -> None:
     await audit.prepare(tx)
     await tx.execute(
-        """
+        f"""
         CREATE TABLE IF NOT EXISTS ready (
-            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            {NUMBER},
             order_id TEXT NOT NULL,
-            chunk INTEGER NOT NULL,
+            chunk BIGINT NOT NULL,
             what TEXT NOT NULL
         )
         """
     )
-    await tx.execute("CREATE INDEX IF NOT EXISTS ready_by_part ON ready (order_id, chunk)")
     await tx.execute(
-        """
+        "CREATE TABLE IF NOT EXISTS parts (order_id TEXT, chunk BIGINT, conditions INTEGER, PRIMARY KEY (order_id, chunk))"
+    )
+    await tx.execute(
+        f"""
         CREATE TABLE IF NOT EXISTS shipments (
-            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            {NUMBER},
             order_id TEXT NOT NULL,
-            chunk INTEGER NOT NULL
+            chunk BIGINT NOT NULL
         )
         """
     )
@@ -49,10 +51,17 @@ async def reserved(event: StockReserved, tx: Transaction, message: Message) -> N
 
 
 async def ship_when_ready(tx: Transaction, order_id: str, chunk: int, what: str) -> None:
-    """Note one of the two conditions, and ship when it was the last one missing."""
+    """Note one of the two conditions, and ship when it was the last one missing.
+
+    The two may come at the same moment, in two transactions: the part's row is where one waits for the other.
+    """
     part = (order_id, chunk)
     await tx.execute("INSERT INTO ready (order_id, chunk, what) VALUES (?, ?, ?)", (*part, what))
-    [(conditions,)] = await tx.execute("SELECT count(DISTINCT what) FROM ready WHERE order_id = ? AND chunk = ?", part)
+    [(conditions,)] = await tx.execute(
+        "INSERT INTO parts (order_id, chunk, conditions) VALUES (?, ?, 1)"
+        " ON CONFLICT (order_id, chunk) DO UPDATE SET conditions = parts.conditions + 1 RETURNING conditions",
+        part,
+    )
     if conditions == 2:
         await tx.execute("INSERT INTO shipments (order_id, chunk) VALUES (?, ?)", part)
         tx.publish(OrderShipped(order_id, chunk))

@@ -12,7 +12,7 @@ from eventmill import Message, Transaction
 
 from . import audit
 from .events import GoodsReturned, Line, OrderPlaced, OrderShipped, StockAdjusted, StockReserved
-from .wiring import service
+from .wiring import NUMBER, service
 
 app = service("stock")
 
@@ -21,14 +21,14 @@ app = service("stock")
 async def tables(tx: Transaction) -> None:
     await audit.prepare(tx)
     await tx.execute(
-        """
+        f"""
         CREATE TABLE IF NOT EXISTS movements (
-            n INTEGER PRIMARY KEY AUTOINCREMENT,
+            {NUMBER},
             kind TEXT NOT NULL,
             invoice TEXT NOT NULL,
-            chunk INTEGER NOT NULL,
+            chunk BIGINT NOT NULL,
             product TEXT NOT NULL,
-            quantity INTEGER NOT NULL
+            quantity BIGINT NOT NULL
         )
         """
     )
@@ -37,10 +37,10 @@ async def tables(tx: Transaction) -> None:
         """
         CREATE TABLE IF NOT EXISTS products (
             product TEXT PRIMARY KEY,
-            reserved INTEGER NOT NULL DEFAULT 0,
-            shipped INTEGER NOT NULL DEFAULT 0,
-            returned INTEGER NOT NULL DEFAULT 0,
-            adjusted INTEGER NOT NULL DEFAULT 0
+            reserved BIGINT NOT NULL DEFAULT 0,
+            shipped BIGINT NOT NULL DEFAULT 0,
+            returned BIGINT NOT NULL DEFAULT 0,
+            adjusted BIGINT NOT NULL DEFAULT 0
         )
         """
     )
@@ -55,8 +55,8 @@ async def move(tx: Transaction, kind: str, invoice: str, chunk: int, lines: Iter
     )
     await tx.executemany(
         f"INSERT INTO products (product, {kind}) VALUES (?, ?) "  # noqa: S608 - one of four literals below
-        f"ON CONFLICT (product) DO UPDATE SET {kind} = {kind} + excluded.{kind}",
-        rows,
+        f"ON CONFLICT (product) DO UPDATE SET {kind} = products.{kind} + excluded.{kind}",
+        sorted(rows),  # so that two transactions never wait for each other's rows
     )
 
 

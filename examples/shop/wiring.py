@@ -1,7 +1,11 @@
 """The only file that names backends: one database a service, and the broker between them.
 
-The folder is taken from EVENTMILL_SHOP (default: where the process runs), the lease in seconds
-from EVENTMILL_SHOP_LEASE. To move the shop elsewhere, change the two URLs.
+Taken from the environment, so that the demo and its workers agree:
+
+    EVENTMILL_SHOP          folder of the database files (default: where the process runs)
+    EVENTMILL_SHOP_STORE    URL of the services' databases; `{service}` in it becomes each one's name
+    EVENTMILL_SHOP_BROKER   URL of the broker
+    EVENTMILL_SHOP_LEASE    seconds
 """
 
 from __future__ import annotations
@@ -13,11 +17,36 @@ from eventmill import App
 from eventmill.settings import Settings
 
 FOLDER = Path(os.environ.get("EVENTMILL_SHOP", ".")).absolute()
+STORE = os.environ.get("EVENTMILL_SHOP_STORE", f"sqlite:///{FOLDER}/{{service}}.db")
+BROKER = os.environ.get("EVENTMILL_SHOP_BROKER", STORE.replace("{service}", "broker"))
 SETTINGS = Settings(lease=float(os.environ.get("EVENTMILL_SHOP_LEASE", "10")))
+
+NUMBER = (
+    "n INTEGER PRIMARY KEY AUTOINCREMENT"
+    if STORE.startswith("sqlite")
+    else "n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
+)
+"""The column that counts a ledger's lines: the one thing in which SQLite's and PostgreSQL's SQL differ here."""
+
+
+CUT = (
+    None
+    if STORE.startswith("sqlite")
+    else "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < ?"
+)
+"""What cuts a share of all connections to the databases, for the demo's chaos."""
 
 
 def service(name: str) -> App:
     """The application of one service, with its own store, on the common broker."""
-    return App(
-        f"sqlite:///{FOLDER / name}.db", broker=f"sqlite:///{FOLDER / 'broker'}.db", name=name, settings=SETTINGS
-    )
+    place = name if STORE.startswith("sqlite") else name.replace("-", "_")
+    return App(STORE.replace("{service}", place), broker=BROKER, name=name, settings=SETTINGS)
+
+
+async def forget(app: App) -> None:
+    """Drop a service's database, where it is not a file that goes with its folder."""
+    if not STORE.startswith("sqlite"):
+        async with app.transaction() as tx:
+            [(schema,)] = await tx.execute("SELECT current_schema()")
+            await tx.execute(f'DROP SCHEMA "{schema}" CASCADE')

@@ -49,6 +49,8 @@ KEYS = [
     "processes",
     "seed",
     "chaos",
+    "restarts",
+    "terminated",
 ]
 
 JUDGE = """
@@ -64,7 +66,7 @@ async def judge():
     desk = Desk(Path(sys.argv[1]) / "desk.db")
     await desk.collect()
     words = [word for word, query in verdict.VIOLATIONS.items() if desk.one(query)]
-    print(json.dumps([verdict.delivery(desk), words]))
+    print(json.dumps([verdict.delivery(desk, broker=True), words]))
     desk.close()
     for app in APPS:
         await app.close()
@@ -158,6 +160,9 @@ def test_a_file_comes_to_its_truth_and_its_bad_lines_are_named(tmp_path: Path) -
         (("--orders", "."), "directory"),
         (("--orders", "wrong.csv"), "missing columns StockCode, Quantity, UnitPrice, CustomerID"),
         (("--processes", "0"), "processes"),
+        (("--store", "sqlite:///shop.db"), "postgresql://"),
+        (("--store", "postgresql://localhost/shop?schema=mine"), "schema"),
+        (("--restart", "true"), "--chaos"),
         (("--seconds", "nan"), "seconds"),
         (("--rate", "-1"), "rate"),
         (("--keep", "full"), "not empty"),

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from eventmill.backends.connect import as_log
 from eventmill.runtime.supervisor import Restarts, Supervisor
 
 from ..services import APPS
-from ..wiring import FOLDER, SETTINGS
+from ..wiring import FOLDER, SETTINGS, forget
 from . import verdict
 from .chaos import Chaos
 from .desk import Desk
@@ -20,6 +21,7 @@ from .drain import dead, drained
 from .feed import Fed, feed
 from .generator import Arrival, Generator
 from .orders_file import OrdersFile
+from .server_chaos import ServerChaos
 
 T = TypeVar("T")
 
@@ -36,6 +38,10 @@ class Options:
     rate: float
     processes: int
     chaos: bool
+    restart: str | None
+    """A shell command that restarts a server, which chaos runs now and then."""
+    keep: bool
+    """Whether the databases are left for somebody to look at."""
     seed: int
     worker: Sequence[str]
     """The command of one worker process."""
@@ -69,7 +75,8 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
         began = loop.time()
         async with _workers(options, screen) as (workers, ended):
             chaos = Chaos(options.seed, lambda: workers.pids, SETTINGS.lease)
-            striking = asyncio.create_task(chaos.run()) if options.chaos else None
+            servers = ServerChaos(options.seed, options.restart, screen.say)
+            striking = asyncio.gather(chaos.run(), servers.run()) if options.chaos else None
             try:
                 fed = await _unless(ended, _feed(options, source, screen))
                 if striking is not None:
@@ -84,7 +91,12 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
             seconds = loop.time() - began
         for group, count in rest.items():
             screen.say(f"{group}: {count:,} messages left undone")
-        return await _judge(options, screen, chaos, fed, rest, seconds)
+        result = await _judge(options, screen, chaos, fed, rest, seconds)
+        result |= {"restarts": servers.restarts, "terminated": servers.terminated}
+        if not options.keep:
+            for app in APPS:
+                await forget(app)
+        return result
 
 
 @asynccontextmanager
@@ -172,7 +184,7 @@ async def _judge(
     with closing(Desk(FOLDER / "desk.db")) as desk:
         await desk.collect()
         far = verdict.figures(desk)
-        delivery = verdict.delivery(desk)
+        delivery = verdict.delivery(desk, broker=as_log(APPS[0].broker) is not None)
         words = verdict.violations(desk, fed, far)
         malformed = verdict.malformed(desk)
     given_up, causes = await dead()

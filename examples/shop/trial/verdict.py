@@ -10,11 +10,14 @@ from .feed import Fed
 MALFORMED_SHOWN = 50
 
 LOST = """
-SELECT (SELECT count(*) FROM logged AS l
-        WHERE NOT EXISTS (SELECT 1 FROM brokered AS b WHERE b.source = l.source AND b.id = l.id))
-     + (SELECT count(*) FROM subscribed AS s JOIN logged AS l ON l.type = s.type
-        WHERE NOT EXISTS (SELECT 1 FROM handled AS h
-                          WHERE h.consumer = s.consumer AND h.source = l.source AND h.id = l.id))
+SELECT count(*) FROM subscribed AS s JOIN logged AS l ON l.type = s.type
+WHERE NOT EXISTS (SELECT 1 FROM handled AS h
+                  WHERE h.consumer = s.consumer AND h.source = l.source AND h.id = l.id)
+"""
+
+LOST_BEFORE_THE_BROKER = """
+SELECT count(*) FROM logged AS l
+WHERE NOT EXISTS (SELECT 1 FROM brokered AS b WHERE b.source = l.source AND b.id = l.id)
 """
 
 DUPLICATED = """
@@ -160,12 +163,15 @@ def figures(desk: Desk) -> dict[str, object]:
     }
 
 
-def delivery(desk: Desk) -> dict[str, int]:
-    """Whether every message was handled by everyone it was for, once and in order."""
+def delivery(desk: Desk, *, broker: bool) -> dict[str, int]:
+    """Whether every message was handled by everyone it was for, once and in order.
+
+    broker: whether the broker keeps what it was given, and can be looked at; a queue cannot.
+    """
     return {
         "published": desk.one("SELECT count(*) FROM logged"),
         "handled": desk.one("SELECT count(*) FROM handled"),
-        "lost": desk.one(LOST),
+        "lost": desk.one(LOST) + (desk.one(LOST_BEFORE_THE_BROKER) if broker else 0),
         "duplicated": desk.one(DUPLICATED),
         "out_of_order": desk.one(OUT_OF_ORDER) + desk.one(OUT_OF_ORDER_AT_BROKER),
     }

@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import click
 
 import eventmill
+from eventmill.backends.url import Url
 from eventmill.runtime.parent import end_with_parent
 from eventmill.runtime.service import Service
 
@@ -50,6 +52,15 @@ class Figure(click.FloatRange):
 @click.option("--rate", type=Figure(min=0.1), default=150.0, show_default=True, help="Made-up orders a second.")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
 @click.option("--chaos", is_flag=True, help="Kill and pause worker processes at random, at least once a second.")
+@click.option(
+    "--store", metavar="URL", help="The services' databases, in schemas of one PostgreSQL database, not in files."
+)
+@click.option(
+    "--broker", metavar="URL", help="What carries the events: amqp://, kafka://, postgresql:// or sqlite:///."
+)
+@click.option(
+    "--restart", metavar="COMMAND", help="With --chaos: a shell command that restarts a server, run now and then."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="What orders and chaos are drawn from.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on standard output.")
 @click.option(
@@ -64,6 +75,9 @@ def demo(
     rate: float,
     processes: int,
     chaos: bool,
+    store: str | None,
+    broker: str | None,
+    restart: str | None,
     seed: int,
     as_json: bool,
     keep: Path | None,
@@ -78,8 +92,10 @@ def demo(
         # Under chaos a worker always finds that another took something over: that is the plan.
         _work(logging.ERROR if chaos else logging.WARNING)
         return
+    if restart is not None and not chaos:
+        raise click.UsageError("--restart is a part of --chaos: give that, too")
     with _folder(keep) as folder:
-        os.environ.update(EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE))
+        os.environ.update(EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE), **_places(store, broker))
         trial = _shop("trial.run")
         files = _shop("trial.orders_file")
         if orders is not None:
@@ -94,6 +110,8 @@ def demo(
             rate=rate,
             processes=processes,
             chaos=chaos,
+            restart=restart,
+            keep=keep is not None,
             seed=seed,
             worker=(sys.executable, "-m", "eventmill", "demo", "--worker", *(["--chaos"] if chaos else [])),
         )
@@ -107,6 +125,29 @@ def demo(
         _tell(result)
     if any(result[name] for name in FAILURES):
         sys.exit(1)
+
+
+def _places(store: str | None, broker: str | None) -> dict[str, str]:
+    """What `wiring` is to know of the servers: names that no other run has, so that nothing old is counted."""
+    run = f"shop_{uuid4().hex[:8]}"
+    places = {}
+    if store is not None:
+        url = Url.parse(store)
+        if url.scheme not in ("postgresql", "postgres"):
+            raise click.BadParameter(f"{url}: give a postgresql:// URL; files go into --keep", param_hint="--store")
+        if url.get("schema") is not None:
+            raise click.BadParameter("each service gets a schema of its own: leave schema= out", param_hint="--store")
+        places["EVENTMILL_SHOP_STORE"] = _with(store, f"schema={run}_{{service}}")
+    if broker is not None:
+        url = Url.parse(broker)
+        name = {"postgresql": "schema", "postgres": "schema", "amqp": "prefix", "amqps": "prefix", "kafka": "prefix"}
+        apart = name.get(url.scheme)
+        places["EVENTMILL_SHOP_BROKER"] = broker if apart is None or url.get(apart) else _with(broker, f"{apart}={run}")
+    return places
+
+
+def _with(url: str, option: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{option}"
 
 
 class Screen:
