@@ -117,9 +117,10 @@ class Postgres(Server):
             settings.write(SETTINGS.format(port=self.ports["sql"], home=self.home))
 
     def launch(self) -> None:
-        # After kill -9 its lock file names a process that may be a zombie, which PostgreSQL takes for alive. Whoever
-        # wrote it is dead, and so is all that it started: `end` has seen to that.
-        (self.home / "data" / "postmaster.pid").unlink(missing_ok=True)
+        # After kill -9 its lock files name a process that may be a zombie, which PostgreSQL takes for alive. Whoever
+        # wrote them is dead, and so is all that it started: `end` has seen to that.
+        for lock in (self.home / "data" / "postmaster.pid", *self.home.glob(".s.PGSQL.*")):
+            lock.unlink(missing_ok=True)
         self.spawn([f"{programs()}/postgres", "-D", "data"], {}, self.user)
 
     def answers(self) -> bool:
