@@ -124,14 +124,17 @@ class Postgres(Server):
         self.spawn([f"{programs()}/postgres", "-D", "data"], {}, self.user)
 
     def answers(self) -> bool:
-        asked = subprocess.run(
-            [str(program("psql", programs() or "")), "--no-psqlrc", self.url, "--command=SELECT 1"],
-            env={"PATH": os.environ["PATH"], "PGCONNECT_TIMEOUT": "5"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
+        try:
+            asked = subprocess.run(
+                [str(program("psql", programs() or "")), "--no-psqlrc", self.url, "--command=SELECT 1"],
+                env={"PATH": os.environ["PATH"], "PGCONNECT_TIMEOUT": "5"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=10,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return asked.returncode == 0
 
     @property
