@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -12,8 +13,14 @@ _FORM = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(
 
 def timestamp(microseconds: int) -> str:
     """Microseconds since 1970 UTC as text; raises OverflowError outside of the years 1 to 9999."""
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    second, fraction = divmod(microseconds, 1_000_000)
+    return f"{_second(second)}.{fraction:06d}Z"
+
+
+@lru_cache(256)
+def _second(seconds: int) -> str:
+    """Events of one time stand together: most ask for a second that was just written."""
+    return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def microseconds(text: str) -> int:

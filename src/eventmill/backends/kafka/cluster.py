@@ -227,9 +227,12 @@ class Cluster:
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=ANSWER,
         )
-        for answer in answers.values():
-            await asyncio.wait([asyncio.wrap_future(answer)])
-        return {names[place]: (await self._future(answer, "offsets")).offset for place, answer in answers.items()}
+        waits = [asyncio.wrap_future(answer) for answer in answers.values()]
+        found: list[Any] = await asyncio.gather(*waits, return_exceptions=True)
+        for result in found:
+            if isinstance(result, KafkaException):
+                raise translated(result, f"{self._where}: offsets") from result
+        return {names[place]: result.offset for place, result in zip(answers, found, strict=True)}
 
     async def show(self, group: str, after: Mapping[Partition, int]) -> None:
         """Commit offsets to Kafka's group of this name: for people and their tools, nobody reads by them."""

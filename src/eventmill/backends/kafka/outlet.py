@@ -26,7 +26,7 @@ CONFIG: Config = {
     "enable.idempotence": True,
     "enable.gapless.guarantee": True,
     "message.timeout.ms": 0,
-    "linger.ms": 1,
+    "linger.ms": 0,
     # How much is under way is bounded by those who publish; these must only not be in the way.
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 2_000_000,

@@ -59,10 +59,7 @@ class Publishing:
     def _record(self, message: Message, limit: int) -> tuple[str, int, Record]:
         if not isinstance(message.data, bytes):
             raise EncodeError(f"{message.type}: data must be bytes, not {type(message.data).__name__}")
-        try:
-            record = to_record(message)
-        except UnicodeEncodeError as error:
-            raise EncodeError(f"{message.type}: the envelope cannot be written as UTF-8: {error}") from error
+        record = to_record(message)
         if record.size > limit:
             raise MessageTooLargeError(
                 f"{message.type} {message.id} takes {record.size:,} bytes as a record; the limit of topic "
