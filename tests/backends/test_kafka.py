@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
+
+import pytest
 
 from eventmill.app import App
 from eventmill.backends.kafka.backend import KafkaBackend
@@ -14,16 +15,21 @@ from eventmill.settings import Settings
 from eventmill.testing.conformance import Features, LogConformance, PublisherConformance, SubscriberConformance
 
 
-def url_of(place: Path) -> str:
-    """The test's own topics on the broker that all share."""
-    return f"{os.environ['EVENTMILL_TEST_KAFKA']}?prefix=t{zlib.crc32(str(place).encode()):08x}."
-
-
 class OnKafka:
     features = Features(durable=True, shared=True, sequences=False)
+    prefix: str
+    server: str
+
+    @pytest.fixture(autouse=True)
+    def broker(self, kafka_server: str, kafka_prefix: str) -> None:
+        self.server, self.prefix = kafka_server, kafka_prefix
+
+    def url_of(self, place: Path) -> str:
+        """The case's own topics on the broker that all share."""
+        return f"{self.server}?prefix={self.prefix}{zlib.crc32(str(place).encode()):08x}."
 
     def open(self, place: Path, clock: Clock) -> KafkaBackend:
-        return KafkaBackend.from_url(Url.parse(url_of(place)), clock)
+        return KafkaBackend.from_url(Url.parse(self.url_of(place)), clock)
 
 
 class TestPublisher(OnKafka, PublisherConformance[KafkaBackend]): ...
@@ -34,4 +40,4 @@ class TestLog(OnKafka, LogConformance): ...
 
 class TestSubscriber(OnKafka, SubscriberConformance):
     def app(self, place: Path, settings: Settings) -> App:
-        return App(f"sqlite:///{place / 'shop.db'}", broker=url_of(place), name="conformance", settings=settings)
+        return App(f"sqlite:///{place / 'shop.db'}", broker=self.url_of(place), name="conformance", settings=settings)

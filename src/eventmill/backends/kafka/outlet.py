@@ -131,8 +131,9 @@ class Outlet:
         A request that is in the network may still arrive; it is a part of the same prefix.
         """
         self.broken = True
-        self._producer.purge(blocking=False)
-        self._closing = True
+        if not self._closing:
+            self._producer.purge(blocking=False)
+            self._closing = True
 
     def close(self) -> None:
         self._closing = True
@@ -143,8 +144,15 @@ class Outlet:
 
     def _run(self) -> None:
         while not self._closing:
-            self._producer.poll(POLL)
-        self._producer.poll(0)
+            self._poll(POLL)
+        self._poll(0)
         self._producer.flush(1.0)
         # The last reference goes with this thread, so that ending the library's threads keeps nobody waiting.
         del self._producer
+
+    def _poll(self, seconds: float) -> None:
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            # A fatal one. What is under way fails by its delivery reports, which go on coming by this way.
+            self._complain(of_exception(error))
