@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.url": {"core"},
     "backends.memory": {"core", "backends.url", "backends.memory"},
     "backends.sqlite": {"core", "backends.url", "backends.sql", "backends.sqlite"},
+    "backends.kafka": {"core", "backends.url", "backends.kafka"},
     # From a URL to a backend. It loads them by name, since their drivers may be missing.
     "backends.connect": {"core", "backends.url"},
     "backends": set(),
@@ -55,6 +56,9 @@ EXCEPTIONS = {
 DEPENDENCIES = {"msgspec", "click"}
 OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
+
+DRIVERS = {"backends.kafka": {"confluent_kafka"}}
+"""What a backend's own package may import: it is loaded only for a URL of its kind."""
 
 PURE = {"time", "os", "socket", "threading", "secrets", "subprocess", "signal", "sqlite3", "pathlib", "tempfile", "io"}
 """Modules through which the core would reach the world outside."""
@@ -183,7 +187,7 @@ def test_the_core_dependencies_are_all_it_takes() -> None:
         for each in imports(name):
             top = each.module.partition(".")[0]
             lazily = OPTIONAL if each.nested or each.typing_only else set()
-            if top not in allowed | testing | lazily:
+            if top not in allowed | testing | lazily | DRIVERS.get(layer_of(name), set()):
                 wrong.append(f"{name}:{each.line} imports {each.module}")
     assert not wrong, wrong
 

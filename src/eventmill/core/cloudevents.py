@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from eventmill.core.errors import DecodeError, EncodeError, MessageError
 from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import JSON, Message
-from eventmill.core.names import is_attribute_name, is_json, topic_of
+from eventmill.core.names import ATTRIBUTES, is_attribute_name, is_json, topic_of
 from eventmill.core.timestamp import microseconds, timestamp
 
 STRUCTURED = "application/cloudevents+json"
@@ -130,9 +131,8 @@ def from_binary(
     """
     attributes: dict[str, str] = {}
     for header, value in headers.items():
-        lower = header.lower()
-        name = "datacontenttype" if lower == "content-type" else lower.removeprefix(prefix)
-        if name == lower:
+        name = _attribute(header, prefix)
+        if name is None:
             continue
         if name in attributes:
             raise DecodeError(f"{name}: given twice in the headers")
@@ -148,6 +148,14 @@ def from_binary(
     if media.startswith("application/cloudevents"):
         raise DecodeError(f"content-type: {media} cannot be read here; send one event a message, as {STRUCTURED}")
     return _message(attributes, body, arrived, topic, limits or Limits())
+
+
+@lru_cache(256)
+def _attribute(header: str, prefix: str) -> str | None:
+    """The attribute that a header holds; None for another header."""
+    lower = header.lower()
+    name = "datacontenttype" if lower == "content-type" else lower.removeprefix(prefix)
+    return None if name == lower else name
 
 
 def _text_of(name: str, value: object) -> str | None:
@@ -184,7 +192,10 @@ def _data_of(members: Mapping[str, msgspec.Raw], contenttype: str) -> bytes:
 
 
 def _message(attributes: dict[str, str], data: bytes, arrived: int, topic: str | None, limits: Limits) -> Message:
+    plain = min(MAX_KEY_BYTES, limits.max_bytes)
     for name, value in attributes.items():
+        if name in ATTRIBUTES and 0 < len(value) <= plain and value.isascii() and "\0" not in value:
+            continue  # as nearly all are
         if not is_attribute_name(name):
             raise DecodeError(f"{name[:40]!r}: names of attributes are a-z and 0-9")
         try:

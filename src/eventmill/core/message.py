@@ -62,10 +62,12 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     """A message as the log holds it.
 
     `position` only grows within a partition and is never used twice; `recorded_at` is the moment
-    of the append, in milliseconds since 1970 UTC.
+    of the append, in milliseconds since 1970 UTC. `unreadable`: why this is not the message that was
+    sent, where a foreign producer sent what could not be read; it is dead-lettered, never handled.
     """
 
     position: int
     partition: Partition
     recorded_at: int
     message: Message
+    unreadable: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from eventmill.core.capabilities import Publisher
 from eventmill.core.crash import point
+from eventmill.core.errors import EncodeError, MessageTooLargeError
 from eventmill.core.message import Message
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy
@@ -20,7 +21,8 @@ RELAY = "relay"
 
 BATCH = 256
 
-PATIENCE = RetryPolicy(attempts=20, delays=(0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0))
+PATIENCE = RetryPolicy(attempts=20, delays=(0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), never=(MessageTooLargeError, EncodeError))
+"""What the broker can never take (a message over its limit) is dead at once; its key waits behind it."""
 
 
 def relay(broker: Publisher, registry: Registry) -> Consumer:

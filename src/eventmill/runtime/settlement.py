@@ -191,9 +191,10 @@ class Settlement:
         return self._finished(delivery, await unit.finish(), settled)
 
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
-        """Dead-letter a message that came out of order, without holding up its key for the one that is missing."""
+        """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
         failure = self._failure(delivery, None, reason)
+        log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
         job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
         self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
         return self._finished(delivery, await unit.finish(), settled)

@@ -218,13 +218,17 @@ class Subscription:
             holding = holdings.get(recorded.partition)
             if holding is None or not holding.tracker.start(recorded.position):
                 continue
-            if picky and not self.consumer.wants(recorded.message):
+            if picky and recorded.unreadable is None and not self.consumer.wants(recorded.message):
                 holding.tracker.done(recorded.position)
                 self._feed.acknowledge(recorded.partition, [recorded.position])
                 continue
             delivery = Delivery(
                 recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at
             )
+            if recorded.unreadable is not None:
+                self._in_flight.add([delivery])
+                await self._settlement.park(delivery, self._fence, self._in_flight.settled, recorded.unreadable)
+                continue
             if holding.suspects:
                 holding.suspects -= 1
                 delivery.suspect = True

@@ -1,0 +1,1 @@
+"""Apache Kafka: publisher, subscriber and log, over confluent-kafka."""
