@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.url": {"core"},
     "backends.memory": {"core", "backends.url", "backends.memory"},
     "backends.sqlite": {"core", "backends.url", "backends.sql", "backends.sqlite"},
+    "backends.rabbitmq": {"core", "backends.url", "backends.rabbitmq"},
     # From a URL to a backend. It loads them by name, since their drivers may be missing.
     "backends.connect": {"core", "backends.url"},
     "backends": set(),

@@ -62,10 +62,12 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
     """A message as the log holds it.
 
     `position` only grows within a partition and is never used twice; `recorded_at` is the moment
-    of the append, in milliseconds since 1970 UTC.
+    of the append, in milliseconds since 1970 UTC. `flaw` says why what was found there is no message:
+    then `message` holds the bytes as they are, and is for dead-lettering only.
     """
 
     position: int
     partition: Partition
     recorded_at: int
     message: Message
+    flaw: str | None = None

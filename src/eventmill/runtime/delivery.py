@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from eventmill.core.capabilities import Feed
 from eventmill.core.claims import Cursor
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.tracker import Tracker
 
 
@@ -63,6 +63,11 @@ class Delivery:
         self.dropped = False
         self.suspect = False
         self.note: tuple[str, bytes] | None = None  # a document to store with the outcome
+
+    @classmethod
+    def of(cls, recorded: Recorded, holding: Holding) -> Delivery:
+        """One that was read from a partition."""
+        return cls(recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at)
 
     @property
     def claim(self) -> Cursor | Job | None:

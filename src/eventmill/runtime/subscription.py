@@ -14,7 +14,7 @@ from eventmill.core.errors import BackendError, LeaseLostError
 from eventmill.core.job import Job
 from eventmill.core.message import Recorded
 from eventmill.runtime.consumer import Consumer
-from eventmill.runtime.delivery import Delivery, acknowledge
+from eventmill.runtime.delivery import Delivery, Holding, acknowledge
 from eventmill.runtime.dispatcher import Dispatcher
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import InFlight, Limits
@@ -221,13 +221,14 @@ class Subscription:
             holding = self._membership.holdings.get(recorded.partition)
             if holding is None or not holding.tracker.start(recorded.position):
                 continue
+            if recorded.flaw is not None:
+                await self._refuse(recorded, holding, recorded.flaw)
+                continue
             if not self.consumer.wants(recorded.message):
                 holding.tracker.done(recorded.position)
                 self._feed.acknowledge(recorded.partition, [recorded.position])
                 continue
-            delivery = Delivery(
-                recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at
-            )
+            delivery = Delivery.of(recorded, holding)
             if holding.suspects:
                 holding.suspects -= 1
                 delivery.suspect = True
@@ -236,6 +237,12 @@ class Subscription:
             deliveries = await self._drop_repeats(deliveries)
         self._in_flight.add(deliveries)
         await self._hand_out(deliveries)
+
+    async def _refuse(self, recorded: Recorded, holding: Holding, flaw: str) -> None:
+        """Dead-letter what could not be read; nothing waits behind it."""
+        delivery = Delivery.of(recorded, holding)
+        self._in_flight.add([delivery])
+        await self._settlement.park(delivery, self._fence, self._in_flight.settled, flaw)
 
     async def _hand_out(self, deliveries: Sequence[Delivery]) -> None:
         """Dispatch deliveries; what must wait for an earlier one of its key is sent behind it."""
