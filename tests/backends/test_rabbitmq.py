@@ -67,7 +67,7 @@ class TestPublisher(PublisherConformance[RabbitBackend]):
 
 @pytest.mark.usefixtures("rabbitmq_url")
 class TestSubscriber(SubscriberConformance):
-    features = Features(durable=True, shared=True)
+    features = Features(durable=True, shared=True, replay=False)
 
     def app(self, place: Path, settings: Settings) -> App:
         store = f"sqlite:///{place / 'shop.db'}"

@@ -239,9 +239,7 @@ class Subscription:
         await self._hand_out(deliveries)
 
     async def _refuse(self, recorded: Recorded, holding: Holding, flaw: str) -> None:
-        """Dead-letter what could not be read; nothing waits behind it."""
-        delivery = Delivery.of(recorded, holding)
-        self._in_flight.add([delivery])
+        self._in_flight.add([delivery := Delivery.of(recorded, holding)])
         await self._settlement.park(delivery, self._fence, self._in_flight.settled, flaw)
 
     async def _hand_out(self, deliveries: Sequence[Delivery]) -> None:

@@ -18,7 +18,7 @@ from eventmill.backends.rabbitmq.topology import Topology
 from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability
 from eventmill.core.clock import Clock
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.errors import ConfigurationError, EncodeError
 from eventmill.core.message import Message, Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
 from eventmill.core.reading import Pending, Types
@@ -89,7 +89,12 @@ class RabbitBackend:
         refuse, exchange = self._address.refuse, self._names.exchange
         parcels = []
         for message in messages:
-            number = partition_of(message.key, message.id, topics[message.topic])
+            try:
+                number = partition_of(message.key, message.id, topics[message.topic])
+            except UnicodeEncodeError as error:
+                raise EncodeError(
+                    f"{message.type} {message.id!r}: its key cannot be written as UTF-8: {error}"
+                ) from error
             parcels.append(content.parcel(message, exchange(message.topic), number, max_frame, mandatory=refuse))
         await self._publishing.publish(parcels)
         return ()

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Any, cast
 
 from pamqp import commands, constants
+from pamqp.common import FieldTable
 from pamqp.exceptions import PAMQPException
 from pamqp.frame import marshal, unmarshal
 from pamqp.header import ProtocolHeader
@@ -23,7 +24,7 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 _FRAME = Struct(">BHI").unpack_from
 _BEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
-CAPABILITIES = {
+CAPABILITIES: FieldTable = {
     "publisher_confirms": True,
     "basic.nack": True,
     "consumer_cancel_notify": True,
@@ -88,7 +89,7 @@ class Connection(asyncio.Protocol):
             commands.Connection.StartOk(
                 {"product": "eventmill", "connection_name": self._name, "capabilities": CAPABILITIES},
                 "EXTERNAL" if address.external else "PLAIN",
-                cast(str, login.decode()),
+                login.decode(),
                 "en_US",
             )
         )
@@ -209,7 +210,7 @@ class Connection(asyncio.Protocol):
     def _control(self, frame: Any) -> None:
         if isinstance(frame, commands.Connection.Close):
             self._say(commands.Connection.CloseOk())
-            self._lose(ClosedError(f"{frame.reply_code} {frame.reply_text}", frame.reply_code))
+            self._lose(ClosedError(f"{frame.reply_code} {frame.reply_text}", frame.reply_code or 0))
             if self._transport is not None:
                 self._transport.close()
         elif isinstance(frame, commands.Connection.CloseOk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -63,7 +64,7 @@ def parcel(message: Message, exchange: str, partition: int, max_frame: int, *, m
     headers, body = to_binary(message, PREFIX)
     try:
         contenttype = headers.pop("content-type").encode()
-        parts = []
+        parts: list[bytes] = []
         for name, value in headers.items():
             text = value.encode()
             parts += (_name(name), _LENGTH.pack(len(text)), text)
@@ -121,10 +122,8 @@ def unreadable(delivered: Delivered, topic: str, arrived: int) -> Message:
     """What stands for a delivery that is no CloudEvent: its body, under an id that stays the same."""
     headers: Mapping[str, str | bytes] = {}
     id_ = ""
-    try:
+    with suppress(MessageError):  # its properties may be what cannot be read
         headers, id_ = attributes(delivered.properties)
-    except MessageError:
-        pass  # its properties are a part of what cannot be read
     digest = sha256(delivered.routing_key + b"\0" + delivered.properties + b"\0" + delivered.body).hexdigest()
     contenttype = headers.get("content-type")
     type_ = delivered.routing_key.decode(errors="replace").partition(".")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from eventmill.backends.rabbitmq import content
 from eventmill.backends.rabbitmq.channel import Delivered
@@ -119,10 +120,8 @@ class QueueFeed:
     async def changed(self, seen: int, timeout: float) -> int:
         if seen == self._changes:
             self._changed.clear()
-            try:
+            with suppress(TimeoutError):  # nothing came: that is an answer, too
                 await asyncio.wait_for(self._changed.wait(), timeout)
-            except TimeoutError:
-                pass  # nothing came: that is an answer, too
         return self._changes
 
     def acknowledge(self, partition: Partition, positions: Collection[int]) -> None:

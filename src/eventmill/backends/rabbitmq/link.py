@@ -132,10 +132,10 @@ class Link:
             raise
         self._connection = connection
         self._up.set()
-        error = await asyncio.shield(connection.lost)
+        lost = await asyncio.shield(connection.lost)
         self._up.clear()
-        self._failure = error
-        log.warning("%s: %s; connecting again", self._address.url, error)
+        self._failure = lost
+        log.warning("%s: %s; connecting again", self._address.url, lost)
 
 
 def _plain(error: BaseException) -> BaseException:

@@ -62,7 +62,9 @@ class Register:
             if self._readonly and error.code == 404:
                 return  # nobody has declared anything
             if error.code == 406:
-                raise ConfigurationError(f"queue {self._queue!r} is there, but no stream; choose another prefix: {error}") from error
+                raise ConfigurationError(
+                    f"queue {self._queue!r} is there, but no stream; choose another prefix: {error}"
+                ) from error
             raise
         self._read = 0
         channel.on_delivery = self._arrived

@@ -86,10 +86,7 @@ class Topology:
         exchange = self._names.exchange(partition.topic)
         return [
             commands.Queue.Declare(0, queue, durable=True, arguments=arguments),
-            *(
-                commands.Queue.Bind(0, queue, exchange, key)
-                for key in self._names.bindings(types, partition.number)
-            ),
+            *(commands.Queue.Bind(0, queue, exchange, key) for key in self._names.bindings(types, partition.number)),
         ]
 
     async def _ask(self, questions: Sequence[Frame]) -> None:
