@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+from bench import rabbitmq
 from bench.consume import one_worker, two_workers
 from bench.latency import latency
 from bench.measurement import Measurement, table
@@ -31,20 +32,32 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
 }
+SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
+    "rabbitmq-relay": rabbitmq.relay,
+    "rabbitmq-consume": rabbitmq.consume,
+    "rabbitmq-latency": rabbitmq.latency,
+}
+"""Measured only when named: they need a server."""
+
 DISK = Path("/var/tmp")
 """Kept over a restart, so it is on a disk, where the folder for temporary files may be memory."""
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which, out of: {', '.join(WORK)}; all by default")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which, out of: {', '.join(WORK)}; all of these by default. With servers: {', '.join(SERVERS)}",
+    )
     parser.add_argument("--quick", action="store_true", help="fewer messages and three rounds: a rough picture")
     parser.add_argument("--rounds", type=int, help="rounds of each contender; 5, or 3 with --quick")
     parser.add_argument("--folder", type=Path, help="where the databases are made: a folder on the disk to measure")
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in WORK]
+    unknown = [name for name in options.names if name not in WORK | SERVERS]
     if unknown:
-        parser.error(f"no measurement {unknown[0]!r}; there are {', '.join(WORK)}")
+        parser.error(f"no measurement {unknown[0]!r}; there are {', '.join(WORK | SERVERS)}")
     if options.rounds is not None and options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: give 1 or more")
     if options.folder is not None and not options.folder.is_dir():
@@ -58,7 +71,7 @@ def main() -> int:
     plan = Plan(folder, quick=options.quick, rounds=options.rounds or (3 if options.quick else 5))
     found: list[Measurement] = []
     for name in options.names or WORK:
-        for measurement in asyncio.run(WORK[name](plan)):
+        for measurement in asyncio.run((WORK | SERVERS)[name](plan)):
             print(measurement.line(), flush=True)
             found.append(measurement)
     print(f"\n{table(found)}", file=sys.stderr)
