@@ -58,7 +58,8 @@ async def _queues() -> AsyncIterator[tuple[str, RabbitBackend]]:
 
 
 def _app(place: Path, prefix: str, name: str) -> App:
-    app = App(f"sqlite:///{place / 'shop.db'}", broker=f"{_server()}?prefix={prefix}", name=name)
+    store, broker = f"sqlite:///{place / 'shop.db'}", f"{_server()}?prefix={prefix}"
+    app = App(store, broker=broker, name=name, topics={TOPIC: DEFAULT_PARTITIONS})
 
     @app.setup
     async def create(tx: Transaction) -> None:

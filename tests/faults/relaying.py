@@ -1,12 +1,11 @@
-"""A service that publishes through its outbox, members of a group that handle, and a proxy between them and the server."""
+"""A service that publishes through its outbox, and members of a group that handle, while harm is done."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from eventmill import App, Settings, Transaction
 from eventmill.testing.conformance.apps import CREATE, INSERT, Step, effects, in_order, running, steps, until
@@ -52,56 +51,3 @@ async def exercise(
             await asyncio.sleep(0.2)
         found = await effects(apps[0])
         assert in_order(found) == {f"key{key}": list(range(rounds)) for key in range(KEYS)}
-
-
-class Proxy:
-    """Passes bytes on, until it is told to cut its connections or to swallow everything."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 5672
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._open = asyncio.Event()
-        self._open.set()
-        self._url = url
-        self.url = ""
-        self.accepted = 0
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[Proxy]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        self.url = self._url.replace(f"{self._host}:{self._port}", f"127.0.0.1:{port}")
-        try:
-            yield self
-        finally:
-            server.close()
-            self.heal()
-            self.cut()
-
-    def cut(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def swallow(self) -> None:
-        """Half-open: nothing passes, nobody is told."""
-        self._open.clear()
-
-    def heal(self) -> None:
-        self._open.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        with suppress(OSError):
-            there, back = await asyncio.open_connection(self._host, self._port)
-            self._writers |= {writer, back}
-            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
-        writer.transport.abort()
-
-    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(1 << 16):
-                await self._open.wait()
-                target.write(data)
-                await target.drain()
-        target.transport.abort()
