@@ -11,8 +11,13 @@ import pytest
 from proxy import Proxy
 from relaying import KEYS, exercise, reader, sender
 
+from eventmill.backends.connect import connect
+from eventmill.backends.rabbitmq import publishing
+from eventmill.core.errors import BackendUnavailableError
 from eventmill.core.message import Partition
 from eventmill.testing.conformance.apps import effects, in_order, running, steps, until
+from eventmill.testing.conformance.samples import TOPIC, partitions
+from eventmill.testing.conformance.samples import message as sample
 
 
 @pytest.mark.parametrize("kill", [True, False])
@@ -89,5 +94,25 @@ def test_deleted_queues_and_exchanges_come_back(tmp_path: Path, rabbitmq_url: st
         assert in_order(await effects(apps[0])) == {f"key{key}": [0, 1, 2, 3] for key in range(KEYS)}
         for app in apps:
             await app.close()
+
+    asyncio.run(main())
+
+
+def test_publishing_during_an_outage_ends(rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "REACH", 0.5)
+    monkeypatch.setattr(publishing, "CONFIRM", 1.0)
+
+    async def main() -> None:
+        async with Proxy(rabbitmq_url) as proxy, connect(proxy.url) as rabbit:
+            await rabbit.declare({TOPIC: 16})
+            await rabbit.admit("all", None, partitions(16))
+            await rabbit.publish([sample(1)])
+            proxy.freeze()
+            calls = [asyncio.create_task(rabbit.publish([sample(number)])) for number in range(2, 22)]
+            for result in await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5):
+                assert isinstance(result, BackendUnavailableError), result
+            await proxy.heal()
+            await asyncio.sleep(1.5)
+            await rabbit.publish([sample(30)])
 
     asyncio.run(main())

@@ -188,7 +188,7 @@ def _table(data: bytes, at: int, stop: int) -> dict[str, str | bytes]:
             return _other_table(data, begin, stop)
         (size,) = _LENGTH.unpack_from(data, middle + 1)
         at = middle + 5 + size
-        if name[:3] == b"ce-":
+        if name[:3] in (b"ce-", b"CE-", b"Ce-"):
             found[name.decode()] = data[middle + 5 : at].decode()
         elif name[:11] == b"cloudEvents":
             found[_ours(name.decode())] = data[middle + 5 : at].decode()
@@ -201,7 +201,7 @@ def _other_table(data: bytes, at: int, stop: int) -> dict[str, str | bytes]:
     found: dict[str, str | bytes] = {}
     for name, value in table.items():
         ours = _ours(name)
-        if not ours.startswith(PREFIX):
+        if not ours.lower().startswith(PREFIX):
             continue
         if isinstance(value, bool):
             found[ours] = "true" if value else "false"
