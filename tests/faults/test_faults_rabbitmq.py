@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import aio_pika
+import member
 import pytest
 from proxy import Proxy
 from relaying import KEYS, exercise, reader, sender
+from workers import ENVIRONMENT
 
 from eventmill.backends.connect import connect
 from eventmill.backends.rabbitmq import publishing
@@ -114,5 +121,67 @@ def test_publishing_during_an_outage_ends(rabbitmq_url: str, monkeypatch: pytest
             await proxy.heal()
             await asyncio.sleep(1.5)
             await rabbit.publish([sample(30)])
+
+    asyncio.run(main())
+
+
+def test_members_that_come_and_go_and_die(tmp_path: Path, rabbitmq_url: str) -> None:
+    """Processes start, stop, are killed, and are paused for longer than their lease."""
+    url = f"{rabbitmq_url}?heartbeat=1"
+    rng = random.Random(5)
+    members: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        with (tmp_path / "output.txt").open("ab") as output:
+            command = [sys.executable, member.__file__, str(tmp_path), url, f"member{len(members)}"]
+            members.append(subprocess.Popen(command, stdout=output, stderr=output, env=ENVIRONMENT))
+
+    async def harm() -> None:
+        for _ in range(14):
+            await asyncio.sleep(rng.uniform(0.3, 1.2))
+            alive = [process for process in members if process.poll() is None]
+            victim = rng.choice(alive)
+            deed = rng.choice(["kill", "stop", "pause"])
+            if deed == "pause":
+                victim.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(rng.uniform(0.5, 3.5))
+                victim.send_signal(signal.SIGCONT)
+            else:
+                victim.send_signal(signal.SIGKILL if deed == "kill" else signal.SIGTERM)
+                start()
+
+    try:
+        for _ in range(3):
+            start()
+        asyncio.run(exercise(tmp_path, url, harm, rounds=600, members=1))
+    finally:
+        for process in members:
+            process.kill()
+            process.wait()
+
+
+def test_a_server_that_takes_nothing_for_a_while(tmp_path: Path, rabbitmq_url: str) -> None:
+    """Down while messages gather in the outbox; afterwards all of them arrive, in order."""
+    count = 1_000 if "EVENTMILL_LONG" not in os.environ else 100_000 // KEYS
+
+    async def main() -> None:
+        async with Proxy(rabbitmq_url) as proxy:
+            apps = reader(tmp_path, proxy.url), sender(tmp_path, proxy.url)
+            async with running(*apps):
+                await apps[1].publish(*steps(KEYS, 1))
+                await until(apps[0], lambda found: len(found) >= KEYS)
+                await proxy.refuse()
+                proxy.cut()
+                for number in range(1, count):
+                    await apps[1].publish(*steps(KEYS, 1, number))
+                await asyncio.sleep(3 if count == 1_000 else 60)
+                await proxy.heal()
+                healed = asyncio.get_running_loop().time()
+                await until(apps[0], lambda found: len(found) > KEYS)
+                assert asyncio.get_running_loop().time() - healed < 10
+                await until(apps[0], lambda found: len(found) >= count * KEYS, 60)
+            assert in_order(await effects(apps[0])) == {f"key{key}": list(range(count)) for key in range(KEYS)}
+            for app in apps:
+                await app.close()
 
     asyncio.run(main())
