@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,6 +49,19 @@ def rabbitmq_management() -> str:
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: str, rabbitmq_management: str) -> Iterator[str]:
     """A virtual host of the test's own."""
+    with _virtual_host(rabbitmq_server, rabbitmq_management) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_room(rabbitmq_server: str, rabbitmq_management: str) -> Iterator[str]:
+    """A virtual host for all tests of a module."""
+    with _virtual_host(rabbitmq_server, rabbitmq_management) as url:
+        yield url
+
+
+@contextmanager
+def _virtual_host(rabbitmq_server: str, rabbitmq_management: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     _manage(rabbitmq_management, "PUT", f"vhosts/{name}")
     try:

@@ -9,6 +9,7 @@ Whatever was done before a crash is found and not done again: the program can be
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,6 +30,9 @@ PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "postin
 
 SETTINGS = Settings(lease=0.6)
 
+BROKER = "CIRCUIT_BROKER"
+"""Environment variable: the broker's URL."""
+
 
 class Placed(Event, name="circuit.placed", key="customer"):
     customer: str
@@ -40,8 +44,14 @@ class Booked(Event, name="circuit.booked", key="customer"):
     number: int
 
 
+def service(place: Path, name: str) -> App:
+    """Around the broker that the environment names, or a file beside the stores."""
+    broker = os.environ.get(BROKER) or f"sqlite:///{place}/broker.db"
+    return App(f"sqlite:///{place}/{name}.db", broker=broker, name=name, settings=SETTINGS, topics={"circuit": 4})
+
+
 def shop(place: Path) -> App:
-    app = App(f"sqlite:///{place}/shop.db", broker=f"sqlite:///{place}/broker.db", name="shop", settings=SETTINGS)
+    app = service(place, "shop")
 
     @app.setup
     async def tables(tx: Transaction) -> None:
@@ -56,7 +66,7 @@ def shop(place: Path) -> App:
 
 
 def books(place: Path) -> App:
-    app = App(f"sqlite:///{place}/books.db", broker=f"sqlite:///{place}/broker.db", name="books", settings=SETTINGS)
+    app = service(place, "books")
 
     @app.setup
     async def tables(tx: Transaction) -> None:
@@ -126,7 +136,8 @@ async def idle(app: App) -> bool:
     """Whether nothing is left to do, not even the dropping of a repeat."""
     for group in await app.store.groups():
         source = app.store if group.name == RELAY else app.broker
-        if group.retrying or group.parked or (await source.pending(group.cursors, group.types)).messages:
+        waiting = await source.backlog(group.name, group.cursors, group.types)
+        if group.retrying or group.parked or waiting.messages:
             return False
     return True
 
