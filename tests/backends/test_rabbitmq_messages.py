@@ -407,3 +407,20 @@ def test_options_are_checked(query: str, words: str) -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "hidden" not in repr(connect("amqp://guest:hidden@localhost/?prefetch=3"))
+
+
+def test_queues_from_before_an_upgrade_go_on(rabbitmq_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Made by RabbitMQ 3, they lack what is asked for on 4, and cannot be given it: the operator is told the remedy."""
+
+    async def main() -> None:
+        async with backend(rabbitmq_url) as before:
+            await before.declare({TOPIC: 16})
+            await before.admit("all", None, PARTS)
+        async with backend(rabbitmq_url) as after:
+            (await after._link.connection(1)).version = "4.1.0"
+            await after.admit("all", None, PARTS)
+            await after.publish([message(1)])
+            assert [one.id for one in await drain(after, "all", PARTS)] == ["m1"]
+        assert "delivery-limit -1" in caplog.text
+
+    asyncio.run(main())

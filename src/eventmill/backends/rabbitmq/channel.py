@@ -25,6 +25,10 @@ PATIENCE = 10.0
 """Seconds to wait for the answer to a question."""
 
 
+CLOSING = 2.0
+"""Seconds to wait for the end of a channel. A server that is silent for so long closes it when it hears of it."""
+
+
 class Delivered(NamedTuple):
     """A message as it came: not read yet. tag: 0 for one that was returned. properties: flags and all."""
 
@@ -92,7 +96,7 @@ class Channel:
             answer = self.ask(commands.Channel.Close(200, "", 0, 0))
             self.closed = ClosedError("the channel was closed by this side")
             self.on_closed = None
-            await asyncio.wait([answer], timeout=PATIENCE)
+            await asyncio.wait([answer], timeout=CLOSING)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # a connection that is gone has closed it, too
 

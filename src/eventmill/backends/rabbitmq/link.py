@@ -72,6 +72,8 @@ class Link:
 
     async def connection(self, patience: float) -> Connection:
         """The connection, waited for so many seconds. Raises BackendUnavailableError after them."""
+        if self._connection is not None and self._connection.lost.done():
+            self._up.clear()  # whoever keeps it has not heard yet
         if not self._up.is_set():
             if self._keeper is None:
                 raise BackendUnavailableError(f"{self._address.url} is not open: use it in `async with`")
