@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+from bench import rabbitmq
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
 from bench.latency import latency
@@ -32,7 +33,12 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
 }
-SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {"kafka": kafka}
+SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
+    "kafka": kafka,
+    "rabbitmq-relay": rabbitmq.relay,
+    "rabbitmq-consume": rabbitmq.consume,
+    "rabbitmq-latency": rabbitmq.latency,
+}
 """These need a server, and run when they are named."""
 
 DISK = Path("/var/tmp")
@@ -45,7 +51,7 @@ def _parse() -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"which, out of: {', '.join(WORK)}; all by default. Or {', '.join(SERVERS)}",
+        help=f"which, out of: {', '.join(WORK)}; all of these by default. With servers: {', '.join(SERVERS)}",
     )
     parser.add_argument("--quick", action="store_true", help="fewer messages and three rounds: a rough picture")
     parser.add_argument("--rounds", type=int, help="rounds of each contender; 5, or 3 with --quick")

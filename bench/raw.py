@@ -6,8 +6,8 @@ WAL and `synchronous=FULL` as eventmill has it; checkpoints are SQLite's own, ev
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.rounds import Stopwatch, Work
@@ -50,6 +50,31 @@ def append_singly(file: Path, rows: Sequence[tuple[str, bytes]]) -> Work:
             for row in rows:
                 connection.execute(INSERT, row)
         return watch.work
+
+
+class Outbox:
+    """Rows that wait to be sent, and how far that has come."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def pages(self, size: int) -> Iterator[list[tuple[str, bytes]]]:
+        """So many rows at a time; asking for the next page says that the last one was sent."""
+        position = 0
+        while page := self._connection.execute(
+            "SELECT position, key, data FROM log WHERE position > ? ORDER BY position LIMIT ?", (position, size)
+        ).fetchall():
+            yield [(key, data) for _, key, data in page]
+            position = page[-1][0]
+            self._connection.execute("UPDATE place SET position = ?", (position,))
+
+
+@contextmanager
+def opened(file: Path, rows: Sequence[tuple[str, bytes]]) -> Iterator[Outbox]:
+    """A log with these rows in it."""
+    with closing(_open(file)) as connection:
+        _append(connection, rows)
+        yield Outbox(connection)
 
 
 def consume(file: Path, rows: Sequence[tuple[str, bytes]]) -> Work:

@@ -87,3 +87,10 @@ def restart() -> Restart:
         assert done.returncode == 0, done.stderr
 
     return restart
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_room(rabbitmq_server: str, rabbitmq_management: str) -> Iterator[str]:
+    """A virtual host for all tests of a module."""
+    with rooms.virtual_host(rabbitmq_server, rabbitmq_management) as url:
+        yield url

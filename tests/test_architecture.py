@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.memory": {"core", "backends.url", "backends.memory"},
     "backends.sqlite": {"core", "backends.url", "backends.sql", "backends.sqlite"},
     "backends.kafka": {"core", "backends.url", "backends.kafka"},
+    "backends.rabbitmq": {"core", "backends.url", "backends.rabbitmq"},
     # From a URL to a backend. It loads them by name, since their drivers may be missing.
     "backends.connect": {"core", "backends.url"},
     "backends": set(),
@@ -57,7 +58,7 @@ DEPENDENCIES = {"msgspec", "click"}
 OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
 
-DRIVERS = {"backends.kafka": {"confluent_kafka"}}
+DRIVERS = {"backends.kafka": {"confluent_kafka"}, "backends.rabbitmq": {"pamqp"}}
 """What a backend's own package may import: it is loaded only for a URL of its kind."""
 
 PURE = {"time", "os", "socket", "threading", "secrets", "subprocess", "signal", "sqlite3", "pathlib", "tempfile", "io"}

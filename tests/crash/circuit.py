@@ -33,6 +33,8 @@ PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "postin
 SETTINGS = Settings(lease=0.6)
 
 LIFE = uuid4().hex
+BROKER = "CIRCUIT_BROKER"
+"""Environment variable: the broker's URL."""
 
 
 class Placed(Event, name="circuit.placed", key="customer"):
@@ -45,8 +47,14 @@ class Booked(Event, name="circuit.booked", key="customer"):
     number: int
 
 
+def service(place: Path, name: str) -> App:
+    """Around the broker that the environment names, or a file beside the stores."""
+    broker = os.environ.get(BROKER) or f"sqlite:///{place}/broker.db"
+    return App(f"sqlite:///{place}/{name}.db", broker=broker, name=name, settings=SETTINGS, topics={"circuit": 4})
+
+
 def shop(place: Path) -> App:
-    app = App(f"sqlite:///{place}/shop.db", broker=f"sqlite:///{place}/broker.db", name="shop", settings=SETTINGS)
+    app = service(place, "shop")
 
     @app.setup
     async def tables(tx: Transaction) -> None:
@@ -61,7 +69,7 @@ def shop(place: Path) -> App:
 
 
 def books(place: Path) -> App:
-    app = App(f"sqlite:///{place}/books.db", broker=f"sqlite:///{place}/broker.db", name="books", settings=SETTINGS)
+    app = service(place, "books")
 
     @app.setup
     async def tables(tx: Transaction) -> None:

@@ -7,6 +7,7 @@
     │   └── SchemaVersionError        the database was written by a newer eventmill
     ├── MessageError                  one message is at fault, not the system
     │   ├── MessageTooLargeError      over the limit of bytes or of nesting
+    │   ├── UnroutableError           the broker has nobody who waits for it, and would not keep it
     │   ├── EncodeError               the event could not be written as JSON
     │   └── DecodeError               the stored bytes could not be read as the event
     ├── OutsideTransactionError       the call only makes sense inside a transaction
@@ -50,6 +51,10 @@ class MessageError(EventmillError):
 
 class MessageTooLargeError(MessageError):
     """A message is over the limit of bytes or of nesting; the text gives both figures."""
+
+
+class UnroutableError(MessageError):
+    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender."""
 
 
 class EncodeError(MessageError):

@@ -21,7 +21,9 @@ RELAY = "relay"
 
 BATCH = 256
 
-PATIENCE = RetryPolicy(attempts=20, delays=(0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), never=(MessageTooLargeError, EncodeError))
+PATIENCE = RetryPolicy(
+    attempts=20, delays=(0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), never=(MessageTooLargeError, EncodeError)
+)
 """What the broker can never take (a message over its limit) is dead at once; its key waits behind it."""
 
 

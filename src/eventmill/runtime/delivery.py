@@ -8,7 +8,7 @@ from typing import Self
 from eventmill.core.capabilities import Feed
 from eventmill.core.claims import Cursor
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.tracker import Tracker
 
 
@@ -66,9 +66,14 @@ class Delivery:
         self.note: tuple[str, bytes] | None = None  # a document to store with the outcome
 
     @classmethod
-    def of(cls, job: Job) -> Self:
-        """A message that comes as a job."""
+    def claimed(cls, job: Job) -> Self:
+        """One that comes as a job."""
         return cls(job.message, job=job, position=job.position, recorded_at=job.recorded_at)
+
+    @classmethod
+    def read(cls, recorded: Recorded, holding: Holding) -> Self:
+        """One that was read from a partition."""
+        return cls(recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at)
 
     @property
     def lost(self) -> bool:

@@ -18,6 +18,7 @@ from eventmill.runtime.delivery import Delivery, acknowledge
 from eventmill.runtime.dispatcher import Dispatcher
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import InFlight, Limits
+from eventmill.runtime.intake import Intake
 from eventmill.runtime.membership import Membership
 from eventmill.runtime.resequencing import Resequencing
 from eventmill.runtime.settlement import Settlement
@@ -44,6 +45,7 @@ class Subscription:
     _fence: Fence
     _feed: Feed
     _membership: Membership
+    _intake: Intake
     _resequencing: Resequencing | None
     _in_flight: InFlight
 
@@ -119,6 +121,7 @@ class Subscription:
             fence=self._fence,
             lease=self._limits.lease,
         )
+        self._intake = Intake(self.consumer, self._feed, self._store)
         policy = self.consumer.resequence
         self._resequencing = (
             None if policy is None else Resequencing(policy, self.consumer.group, self._store, self._clock)
@@ -210,31 +213,11 @@ class Subscription:
         return True
 
     async def _take(self, messages: Sequence[Recorded]) -> None:
-        """Sort out what was read: repeats and what is not wanted are done, the rest is handed out."""
-        deliveries: list[Delivery] = []
-        holdings = self._membership.holdings
-        picky = self.consumer.where is not None
-        for recorded in messages:
-            holding = holdings.get(recorded.partition)
-            if holding is None or not holding.tracker.start(recorded.position):
-                continue
-            if picky and recorded.unreadable is None and not self.consumer.wants(recorded.message):
-                holding.tracker.done(recorded.position)
-                self._feed.acknowledge(recorded.partition, [recorded.position])
-                continue
-            delivery = Delivery(
-                recorded.message, holding=holding, position=recorded.position, recorded_at=recorded.recorded_at
-            )
-            if recorded.unreadable is not None:
-                self._in_flight.add([delivery])
-                await self._settlement.park(delivery, self._fence, self._in_flight.settled, recorded.unreadable)
-                continue
-            if holding.suspects:
-                holding.suspects -= 1
-                delivery.suspect = True
-            deliveries.append(delivery)
-        if self.consumer.inbox:
-            deliveries = await self._drop_repeats(deliveries)
+        """Hand out what is to be handled of what was read, and dead-letter what nobody can read."""
+        deliveries, unreadable = await self._intake.sort_out(messages, self._membership.holdings)
+        for delivery, reason in unreadable:
+            self._in_flight.add([delivery])
+            await self._settlement.park(delivery, self._fence, self._in_flight.settled, reason)
         self._in_flight.add(deliveries)
         await self._hand_out(deliveries)
 
@@ -244,7 +227,7 @@ class Subscription:
         if self._resequencing is not None:
             ordered = await self._resequencing.sort(deliveries)
             for delivery in ordered.repeats:
-                self._repeated(delivery)
+                self._intake.done(delivery)
             self._in_flight.drop(ordered.repeats)
             for delivery, reason in ordered.parked:
                 await self._settlement.park(delivery, self._fence, self._in_flight.settled, reason)
@@ -258,24 +241,6 @@ class Subscription:
             else:
                 straight.append(delivery)
         self._dispatcher.offer(straight)
-
-    async def _drop_repeats(self, deliveries: list[Delivery]) -> list[Delivery]:
-        if not deliveries:
-            return deliveries
-        known = await self._store.received(self.consumer.group, [delivery.message.id for delivery in deliveries])
-        kept = []
-        for delivery in deliveries:
-            if (delivery.message.id, delivery.message.source) in known:
-                self._repeated(delivery)
-            else:
-                kept.append(delivery)
-        return kept
-
-    def _repeated(self, delivery: Delivery) -> None:
-        """It was handled before, in a commit that stands: there is nothing left to do."""
-        if delivery.holding is not None and delivery.position is not None:
-            delivery.holding.tracker.done(delivery.position)
-            self._feed.acknowledge(delivery.holding.cursor.partition, [delivery.position])
 
     async def _waiting(self, lanes: Collection[str | None]) -> Collection[str]:
         """Those of the lanes that have a job, by the store's word; what this member has just sent is in `_blocked`."""
@@ -313,7 +278,7 @@ class Subscription:
 
     def _offer_jobs(self, jobs: Sequence[Job]) -> None:
         assert self._dispatcher is not None
-        deliveries = [Delivery.of(job) for job in jobs]
+        deliveries = [Delivery.claimed(job) for job in jobs]
         self._in_flight.add(deliveries)
         self._dispatcher.offer(deliveries)
 

@@ -67,7 +67,7 @@ class SubscriberConformance(FailingCases):
             for label in ("one", "two"):
                 assert in_order(found, label) == {f"key{key}": list(range(6)) for key in range(5)}
 
-    @case(durable=True)
+    @case(durable=True, replay=True)
     async def test_a_later_group_begins_at_the_earliest_message(self, stage: Stage[Any]) -> None:
         async with self.reader(stage, "one", group="one") as app:
             await app.publish(*steps(3, 3))

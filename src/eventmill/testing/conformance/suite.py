@@ -29,12 +29,14 @@ class Features:
     shared: several backends may have one place open at a time, and see each other's work.
     manual_clock: the backend goes by the clock it is given.
     sequences: the log counts the messages of each key; one that is no store leaves that to the store they come from.
+    replay: a new group begins with the earliest message, also with one from before it was known.
     """
 
     durable: bool = False
     shared: bool = False
     manual_clock: bool = False
     sequences: bool = True
+    replay: bool = True
 
 
 B = TypeVar("B")
@@ -79,10 +81,21 @@ S = TypeVar("S", bound=Conformance[Any])
 
 
 def case(
-    *, durable: bool = False, shared: bool = False, manual_clock: bool = False, sequences: bool = False
+    *,
+    durable: bool = False,
+    shared: bool = False,
+    manual_clock: bool = False,
+    sequences: bool = False,
+    replay: bool = False,
 ) -> Callable[[Callable[[S, Stage[Any]], Coroutine[Any, Any, None]]], Callable[[S, Path], None]]:
     """Make an async method one test; it is skipped where the binding lacks a feature it needs."""
-    needs = {"durable": durable, "shared": shared, "manual_clock": manual_clock, "sequences": sequences}
+    needs = {
+        "durable": durable,
+        "shared": shared,
+        "manual_clock": manual_clock,
+        "sequences": sequences,
+        "replay": replay,
+    }
 
     def decorate(body: Callable[[S, Stage[Any]], Coroutine[Any, Any, None]]) -> Callable[[S, Path], None]:
         # Not functools.wraps: pytest would then look for a fixture named `stage`.

@@ -1,0 +1,1 @@
+"""RabbitMQ: carries messages between services. A service keeps its truth elsewhere."""
