@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from serving.certificate import Certificate
 from serving.errors import NotInstalled, ServingError
+from serving.process import Process
 from serving.server import PASSWORD, USER, Server, program
 
 SYSTEM_USER = "postgres"  # the server refuses to run as root
@@ -117,11 +118,15 @@ class Postgres(Server):
             settings.write(SETTINGS.format(port=self.ports["sql"], home=self.home))
 
     def launch(self) -> None:
-        # After kill -9 its lock files name a process that may be a zombie, which PostgreSQL takes for alive. Whoever
-        # wrote them is dead, and so is all that it started: `end` has seen to that.
-        for lock in (self.home / "data" / "postmaster.pid", *self.home.glob(".s.PGSQL.*")):
-            lock.unlink(missing_ok=True)
+        self._unlock()
         self.spawn([f"{programs()}/postgres", "-D", "data"], {}, self.user)
+
+    def _unlock(self) -> None:
+        """After kill -9 its lock files name a process that may be a zombie, which PostgreSQL takes for alive."""
+        lock = self.home / "data" / "postmaster.pid"
+        if lock.exists() and not Process.of(int(lock.read_text().split()[0])).alive():
+            for file in (lock, *self.home.glob(".s.PGSQL.*")):
+                file.unlink()
 
     def answers(self) -> bool:
         try:

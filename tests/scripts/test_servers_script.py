@@ -99,28 +99,16 @@ def test_the_folder_of_a_crashed_run_is_no_obstacle(folder: Path) -> None:
     assert execute(start(folder), "SELECT 1") == 1
 
 
-def test_it_does_not_signal_a_stranger_that_was_given_a_servers_pid(folder: Path) -> None:
+def test_a_stranger_that_was_given_a_servers_pid_is_left_alone(folder: Path) -> None:
     start(folder)
     pid = server_pid(folder)
-    record = folder / "postgres" / "server.json"
-    kept = record.read_text()
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        record.write_text(kept.replace(str(pid), str(stranger.pid)))
-        assert servers.call("status", "--folder", str(folder)).returncode == 1
-        record.write_text(kept.replace(f"[{pid},", f"[{stranger.pid},"))
-        servers.call("restart", "postgres", "--kill", "--folder", str(folder), seconds=60)
+        record = folder / "postgres" / "server.json"
+        record.write_text(record.read_text().replace(f"[{pid},", f"[{stranger.pid},"))
+        assert servers.call("stop", "--folder", str(folder)).returncode == 0
         assert stranger.poll() is None
         stranger.kill()
     os.kill(pid, signal.SIGKILL)
-
-
-def test_it_ends_with_the_process_it_is_for(folder: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as user:
-        url = start(folder, "--while", str(user.pid))
-        assert not refuses(url)
-        user.kill()
-    until(lambda: not folder.exists())
-    assert refuses(url)
 
 
 def test_servers_stop_when_pytest_is_killed(tmp_path: Path) -> None:
@@ -162,7 +150,8 @@ def test_an_unknown_server_is_refused(folder: Path) -> None:
 
 def test_kafka_keeps_what_it_confirmed_through_kill_9(kafka_url: str, kafka_prefix: str, restart: Restart) -> None:
     broker, topic = urlsplit(kafka_url).netloc, f"{kafka_prefix}kept"
-    AdminClient({"bootstrap.servers": broker}).create_topics([NewTopic(topic, 1, 1)])[topic].result()
+    admin = AdminClient({"bootstrap.servers": broker})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
     producer = Producer({"bootstrap.servers": broker, "acks": "all"})
     producer.produce(topic, b"here")
     assert producer.flush(20) == 0
@@ -184,13 +173,14 @@ async def _queue(url: str, *, publish: bool) -> bytes | None:
             return None
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            if message := await queue.get(no_ack=True, fail=False):
+            if message := await queue.get(no_ack=True, fail=False, timeout=30):
                 return message.body
         return None
 
 
 def test_rabbitmq_keeps_what_it_confirmed_through_kill_9(rabbitmq_url: str, restart: Restart) -> None:
     asyncio.run(_queue(rabbitmq_url, publish=True))
+    time.sleep(1)  # RabbitMQ 3.10 loses a quorum queue, not just messages, that was declared half a second before
     restart("rabbitmq", kill=True)
     assert asyncio.run(_queue(rabbitmq_url, publish=False)) == b"here"
 
