@@ -39,7 +39,10 @@ class Publisher(Protocol):
     def publish(self, messages: Sequence[Message]) -> Awaitable[Sequence[int]]:
         """Store the messages, in this order; they are durable when this returns their positions.
 
-        All or none of one call is stored. A broker that has no positions returns an empty sequence.
+        All or none of one call is stored where a message is at fault. A broker without transactions may have stored
+        a part, in order, when it is lost meanwhile: publish the same again, repeats are known by their ids.
+        A broker that has no positions returns an empty sequence. Raises UnroutableError where nobody waits
+        for a message and the broker would not keep it.
         """
         ...
 

@@ -39,9 +39,9 @@ class RabbitBackend:
         self._readonly = readonly
         rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._names = Names(address.prefix)
-        self._register = Register(self._names.register, readonly=readonly)
-        self._link = Link(address, "eventmill reading", rng, self._register.follow)
         self._outgoing = Link(address, "eventmill publishing", rng)
+        self._register = Register(self._names.register, self._outgoing, readonly=readonly)
+        self._link = Link(address, "eventmill reading", rng, self._register.follow)
         self._topology = Topology(address, self._link, self._register, self._names)
         self._publishing = Publishing(self._outgoing, restore=self._restore)
 

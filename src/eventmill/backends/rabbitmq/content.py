@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
+from struct import error as StructError
 from typing import NamedTuple
 
 from pamqp import decode
@@ -143,10 +144,6 @@ def attributes(properties: bytes) -> tuple[dict[str, str | bytes], str]:
     try:
         (flags,) = _FLAGS.unpack_from(properties)
         at = 2
-        while flags & 1:
-            (flags,) = _FLAGS.unpack_from(properties, at)  # more flags, which nobody has defined
-            at += 2
-        (flags,) = _FLAGS.unpack_from(properties)
         headers: dict[str, str | bytes] = {}
         contenttype = ""
         if flags & _CONTENT_TYPE:
@@ -162,11 +159,7 @@ def attributes(properties: bytes) -> tuple[dict[str, str | bytes], str]:
             if flags & flag:
                 _, at = _text(properties, at)
         id_ = _text(properties, at)[0] if flags & _ID else ""
-    except (ValueError, IndexError, KeyError, OSError, OverflowError) as error:
-        raise DecodeError(f"properties: not understood: {error}") from error
-    except Exception as error:
-        if type(error).__module__ != "struct":
-            raise
+    except (ValueError, IndexError, KeyError, OSError, OverflowError, StructError) as error:
         raise DecodeError(f"properties: not understood: {error}") from error
     if contenttype:
         headers["content-type"] = contenttype

@@ -34,7 +34,7 @@ _TOO_LARGE = re.compile(r"message size (\d+)\D+(\d+)")
 class Call:
     """One call of publish: its messages, and what the server has said of them."""
 
-    __slots__ = ("future", "left", "parcels", "refused", "returned", "sent")
+    __slots__ = ("_names", "future", "left", "parcels", "refused", "returned", "sent")
 
     def __init__(self, parcels: Sequence[content.Parcel]) -> None:
         self.parcels = parcels
@@ -46,6 +46,14 @@ class Call:
         self.left = len(self.parcels)
         self.refused = 0
         self.returned: list[Message] = []
+        self._names: dict[tuple[object, object], Message] | None = None
+
+    @property
+    def names(self) -> dict[tuple[object, object], Message]:
+        """Those that were not returned, by id and source; made when the first one is."""
+        if self._names is None:
+            self._names = {(each.message.id, each.message.source): each.message for each in self.parcels}
+        return self._names
 
     def fail(self, error: BaseException) -> None:
         if not self.future.done():
@@ -188,10 +196,10 @@ class Publishing:
             return
         name = (headers.get("ce-id"), headers.get("ce-source"))
         for call in dict.fromkeys(self._waiting.values()):
-            for each in call.parcels:
-                if (each.message.id, each.message.source) == name and each.message not in call.returned:
-                    call.returned.append(each.message)
-                    return
+            message = call.names.pop(name, None)
+            if message is not None:
+                call.returned.append(message)
+                return
 
     def _closed(self, error: ClosedError) -> None:
         """The server ended the channel for one message's sake, or everything is gone."""

@@ -119,7 +119,9 @@ class Reading:
                 last = tag
         if last:
             channel.send(commands.Basic.Ack(last, True))
-        if done:
+        if not unsettled:
+            done.clear()
+        elif done:
             # Something before them takes longer. They must not use up the window, nor wait for it.
             for position, tag in unsettled:
                 if position in done and tag not in self._acked:

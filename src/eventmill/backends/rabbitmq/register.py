@@ -14,6 +14,7 @@ from pamqp.frame import marshal
 from eventmill.backends.rabbitmq.channel import Channel, Delivered
 from eventmill.backends.rabbitmq.closing import ClosedError
 from eventmill.backends.rabbitmq.connection import Connection
+from eventmill.backends.rabbitmq.link import Link
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 
 log = logging.getLogger("eventmill")
@@ -40,9 +41,10 @@ class Register:
     its management plugin. A stream is read without being used up, and has one order for all.
     """
 
-    def __init__(self, queue: str, *, readonly: bool) -> None:
+    def __init__(self, queue: str, outgoing: Link, *, readonly: bool) -> None:
         self.topics: dict[str, int] = {}
         self._queue = queue
+        self._outgoing = outgoing
         self._readonly = readonly
         self._channel: Channel | None = None
         self._read = 0
@@ -109,19 +111,19 @@ class Register:
                 )
 
     async def _enter(self, entry: Entry) -> None:
-        if self._channel is None or self._channel.closed is not None:
-            raise BackendUnavailableError(f"topic {entry.topic!r} cannot be declared: the broker is not connected")
+        # Over the other connection: a server that is short of something stops reading from those that publish.
         seen = self._waiting.setdefault(entry.topic, asyncio.Event())
         body = _encode(entry)
-        number = self._channel.number
-        self._channel.write(
-            marshal(commands.Basic.Publish(0, "", self._queue), number)
-            + marshal(header.ContentHeader(0, len(body), commands.Basic.Properties(delivery_mode=2)), number)
-            + marshal(ContentBody(body), number)
-        )
-        try:
-            await asyncio.wait_for(seen.wait(), PATIENCE)
-        except TimeoutError:
-            raise BackendUnavailableError(
-                f"topic {entry.topic!r} was not declared within {PATIENCE:g} s: the broker does not answer"
-            ) from None
+        async with self._outgoing.channel(PATIENCE) as channel:
+            number = channel.number
+            channel.write(
+                marshal(commands.Basic.Publish(0, "", self._queue), number)
+                + marshal(header.ContentHeader(0, len(body), commands.Basic.Properties(delivery_mode=2)), number)
+                + marshal(ContentBody(body), number)
+            )
+            try:
+                await asyncio.wait_for(seen.wait(), PATIENCE)
+            except TimeoutError:
+                raise BackendUnavailableError(
+                    f"topic {entry.topic!r} was not declared within {PATIENCE:g} s: the broker does not answer"
+                ) from None

@@ -16,7 +16,7 @@ from eventmill.backends.rabbitmq.connection import Connection
 from eventmill.backends.rabbitmq.link import Link
 from eventmill.backends.rabbitmq.names import Names
 from eventmill.backends.rabbitmq.register import Register
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 
@@ -66,7 +66,12 @@ class Topology:
         async with self._groups.setdefault(group, asyncio.Lock()):
             if now < self._admitted.get(key, 0.0):
                 return
-            connection = await self._link.connection(PATIENCE)
+            try:
+                connection = await self._link.connection(0 if key in self._admitted else PATIENCE)
+            except BackendUnavailableError:
+                if key in self._admitted:
+                    return  # retries need no broker: what was declared once is looked after when it is back
+                raise
             topics = sorted({partition.topic for partition in partitions})
             questions = [self._exchange(topic) for topic in topics]
             for partition in sorted(partitions):
@@ -143,8 +148,9 @@ class Topology:
     def forget(self, group: str | None = None) -> None:
         """Something declared is not there any more: declare all of it again (of one group, or whatever it is)."""
         self._exchanges.clear()
-        for key in [key for key in self._admitted if group in (None, key[0])]:
-            del self._admitted[key]
+        for key in self._admitted:
+            if group in (None, key[0]):
+                self._admitted[key] = 0.0
 
     async def waiting(self, group: str, partitions: Collection[Partition]) -> int:
         """How many messages lie in these queues; one that is not there holds none."""
