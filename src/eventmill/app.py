@@ -22,7 +22,7 @@ from eventmill.core.message import Message, Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
-from eventmill.patterns.consumers import consumer
+from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.runtime.consumer import Consumer
@@ -106,6 +106,7 @@ class App:
         on_dead: Literal["park", "skip"] = "park",
         timeout: float | None = None,
         resequence: ResequencePolicy | None = None,
+        replay: bool = False,
     ) -> Callable[[Function], Function]:
         """Handle messages: the decorated function becomes a consumer group.
 
@@ -120,6 +121,8 @@ class App:
         replayed or skipped; or `skip`: they go on without it.
         timeout: seconds after which a handler is interrupted, which counts as a failure.
         resequence: for foreign sources that deliver out of order; see `ResequencePolicy`.
+        replay: the group must begin with the earliest message there is, however late it is added; the App does
+        not start on a broker that keeps no log. Without it, a new group on a queue gets what comes after it.
         """
 
         def register(function: Function) -> Function:
@@ -129,7 +132,7 @@ class App:
             made = consumer(
                 function, wanted, registry=self.registry, group=name, where=where, retry=retry,
                 concurrency=concurrency, batch=batch, on_dead=on_dead, timeout=timeout,
-                resequence=resequence,
+                resequence=resequence, replay=replay,
             )  # fmt: skip
             self.consumers.append(made)
             return function
@@ -161,6 +164,7 @@ class App:
         async with self._opening:
             if self._opened:
                 return
+            check_needs(self.consumers, self.broker.offers, repr(self.broker))
             await self.store.__aenter__()
             try:
                 if self.broker is not self.store:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.capabilities import Capability
+from eventmill.core.errors import CapabilityError, ConfigurationError
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.registry import Registry
@@ -31,6 +32,7 @@ def consumer(
     on_dead: Literal["park", "skip"] = "park",
     timeout: float | None = None,
     resequence: ResequencePolicy | None = None,
+    replay: bool = False,
 ) -> Consumer:
     """What `@app.on` makes of a function; see there for the meaning of each option."""
     name = function.__qualname__
@@ -57,7 +59,19 @@ def consumer(
         timeout=timeout,
         on_dead=on_dead,
         resequence=resequence,
+        needs=Capability.LOG if replay else Capability.SUBSCRIBER,
     )
+
+
+def check_needs(consumers: Sequence[Consumer], offers: Collection[Capability], broker: str) -> None:
+    """Raise CapabilityError where a handler needs what the broker cannot do, naming both, and who can."""
+    for each in consumers:
+        if each.needs not in offers:
+            raise CapabilityError(
+                f"{each.group}: {each.handler.name} has replay=True, which needs a {each.needs}; {broker} offers "
+                f"{', '.join(sorted(offers))}. Use kafka://, postgresql:// or sqlite:/// as the broker, or leave out "
+                "replay= and let a new group begin with what is published after it"
+            )
 
 
 def _annotated(handler: Handler) -> Sequence[object]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from eventmill.core.capabilities import Capability
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.retry import RetryPolicy, exponential
@@ -24,6 +25,7 @@ class Consumer:
     inbox: whether repeats of a message are to be expected, and are to be dropped.
     resequence: how to bring a foreign source's messages back into order.
     suspects: whether a message may be what kills its handler's process.
+    needs: what the broker must be able to do for it.
     """
 
     group: str
@@ -39,6 +41,7 @@ class Consumer:
     inbox: bool = False
     resequence: ResequencePolicy | None = None
     suspects: bool = True
+    needs: Capability = Capability.SUBSCRIBER
 
     def wants(self, message: Message) -> bool:
         """Whether the condition holds. One that raises holds: it is asked again where that counts as a failure."""
