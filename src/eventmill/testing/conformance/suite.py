@@ -28,11 +28,14 @@ class Features:
     durable: what was stored is there when the place is opened again after closing.
     shared: several backends may have one place open at a time, and see each other's work.
     manual_clock: the backend goes by the clock it is given.
+    one_writer: a transaction that runs statements keeps all others from doing so until it ends; elsewhere, rows that
+    are read to be written are locked by the statement that reads them (SELECT … FOR UPDATE).
     """
 
     durable: bool = False
     shared: bool = False
     manual_clock: bool = False
+    one_writer: bool = False
 
 
 B = TypeVar("B")
@@ -77,10 +80,10 @@ S = TypeVar("S", bound=Conformance[Any])
 
 
 def case(
-    *, durable: bool = False, shared: bool = False, manual_clock: bool = False
+    *, durable: bool = False, shared: bool = False, manual_clock: bool = False, one_writer: bool = False
 ) -> Callable[[Callable[[S, Stage[Any]], Coroutine[Any, Any, None]]], Callable[[S, Path], None]]:
     """Make an async method one test; it is skipped where the binding lacks a feature it needs."""
-    needs = {"durable": durable, "shared": shared, "manual_clock": manual_clock}
+    needs = {"durable": durable, "shared": shared, "manual_clock": manual_clock, "one_writer": one_writer}
 
     def decorate(body: Callable[[S, Stage[Any]], Coroutine[Any, Any, None]]) -> Callable[[S, Path], None]:
         # Not functools.wraps: pytest would then look for a fixture named `stage`.

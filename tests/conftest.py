@@ -1,0 +1,6 @@
+import os
+import pytest
+
+@pytest.fixture(scope="session")
+def postgres_url() -> str:
+    return os.environ["EVENTMILL_TEST_POSTGRES"]
