@@ -148,7 +148,9 @@ class OwnUnit(Staging):
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)
-        return self._topics.done
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def _commit(self, pipeline: Pipeline, *, writes: bool) -> None:
         """Whether it was done is known even where the answer is lost: by the transaction's number."""

@@ -120,7 +120,7 @@ class Staged(Generic[Owner]):
             yield Call(
                 "receive",
                 [
-                    texts([group for _, group, _ in self._inbox]),
+                    texts([group for group, _, _ in self._inbox]),
                     texts([id_ for _, id_, _ in self._inbox]),
                     texts([source for _, _, source in self._inbox]),
                     number(now),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 
 from eventmill.backends.postgres.reader import Reader
@@ -18,8 +17,6 @@ class Topics:
     def __init__(self, reader: Reader, clock: Clock) -> None:
         self.clock = clock
         self.counts: dict[str, int] = {}
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.done.set_result(None)
         self._reader = reader
 
     def known(self, messages: Sequence[PreparedMessage]) -> bool:

@@ -260,8 +260,9 @@ class SharedUnit(Staging):
                 batch.mark(cursor, self._fence, tracker, position)
         self._ended = True
         self._disown(batch)
-        await self._writer.finish(batch, self)
-        return self._topics.done
+        durable = self._writer.finish(batch, self)
+        await durable
+        return durable  # this unit's own: a future that others had, too, would be taken for one commit
 
     def _put(self, batch: Batch, key: str, expected: int | None) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:

@@ -1,6 +1,0 @@
-import os
-import pytest
-
-@pytest.fixture(scope="session")
-def postgres_url() -> str:
-    return os.environ["EVENTMILL_TEST_POSTGRES"]
