@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,9 +26,8 @@ class OnPostgres:
     server = ""
 
     @pytest.fixture(autouse=True)
-    def _server(self, postgres_url: str) -> Iterator[None]:
+    def _server(self, postgres_url: str) -> None:
         type(self).server = postgres_url
-        yield
 
     def url(self, place: Path) -> str:
         """A schema of the case's own."""

@@ -51,9 +51,9 @@ def append_values(messages: Sequence[PreparedMessage], partitions: Mapping[str, 
         texts([message.type for message, _ in messages]),
         texts([message.key for message, _ in messages]),
         int4s([None if place is None else slots[place] for place in keyed]),
-        int4s([
-            None if place is None else counts[place] - ordinal for place, ordinal in zip(keyed, ordinals, strict=True)
-        ]),
+        int4s(
+            [None if place is None else counts[place] - ordinal for place, ordinal in zip(keyed, ordinals, strict=True)]
+        ),
         texts([message.id for message, _ in messages]),
         blobs([attributes for _, attributes in messages], 25),
         blobs([message.data for message, _ in messages]),

@@ -36,7 +36,9 @@ def environmental(error: BaseException) -> bool:
     if isinstance(error, BackendError):
         return True
     state = getattr(error, "sqlstate", None) or ""
-    return state.startswith((*_GONE, *_FULL, *_UNAVAILABLE)) or (isinstance(error, psycopg.OperationalError) and not state)
+    return state.startswith((*_GONE, *_FULL, *_UNAVAILABLE)) or (
+        isinstance(error, psycopg.OperationalError) and not state
+    )
 
 
 def translated(error: BaseException, where: str) -> BackendError:

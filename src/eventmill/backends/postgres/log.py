@@ -150,9 +150,7 @@ class PostgresLog(Database, LogSubscriber):
             end = held_at
         removed = at = 0
         while True:
-            ((count, last),) = await self._scan(
-                "trim", [text(topic), number(at), number(end), number(TRIM_BATCH)]
-            )
+            ((count, last),) = await self._scan("trim", [text(topic), number(at), number(end), number(TRIM_BATCH)])
             removed += count
             at = max(at, last)
             if count < TRIM_BATCH:

@@ -35,11 +35,12 @@ class Outcomes:
                 log.warning("%s: the answer to a commit was lost; it was %s", self._address, status or "long ago")
                 return bool(status == "committed")
             await asyncio.sleep(PAUSE)
-        raise BackendUnavailableError(f"{self._address}: whether transaction {xid} was committed is not known") from error
+        raise BackendUnavailableError(
+            f"{self._address}: whether transaction {xid} was committed is not known"
+        ) from error
 
     async def stored(self, batch: Batch) -> Mapping[str, int]:
-        """The positions of those of a batch's messages that are stored, once its transaction cannot go on any more.
-        """
+        """The positions of those of a batch's messages that are stored, once its transaction cannot go on any more."""
         if batch.xid is not None:
             if not await self.committed(batch.xid, batch.pid, BackendUnavailableError("lost")):
                 return {}
@@ -47,7 +48,7 @@ class Outcomes:
             await self._gone(batch.pid)
         ids = [message.id for entry in batch.published for message, _ in entry.messages]
         rows = await self._reader.fetch("stored", [number(batch.before), texts(ids)])
-        return {id_: position for id_, position in sorted(rows, key=lambda row: row[1])}
+        return dict(sorted(rows, key=lambda row: row[1]))
 
     async def _end(self, pid: int) -> None:
         """End what may still be going on at the server's end of the broken connection."""

@@ -92,6 +92,9 @@ class OwnUnit(Staging):
         translated = translate(sql)
         ordered = in_order(translated, parameters)
         pipeline = self._pipeline if self._pipeline is not None and self._over is None else await self.enter()
+        if translated.defines:
+            # CREATE TABLE IF NOT EXISTS by several processes at once collides in PostgreSQL: one after another.
+            await self.fetch("lock_definitions")
         reply: _Reply = asyncio.get_running_loop().create_future()
         pipeline.send(translated.sql, answer(reply), *pipeline.dump(ordered), binary=0)
         return pipeline.user_rows(await self._told(reply))

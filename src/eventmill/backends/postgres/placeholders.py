@@ -31,6 +31,7 @@ _FORBIDDEN = frozenset(
 )
 
 _BLIND = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "CREATE", "ALTER", "DROP", "TRUNCATE", "COMMENT", "GRANT"})
+_DEFINING = frozenset({"CREATE", "ALTER", "DROP"})
 _RETURNING = re.compile(r"\bRETURNING\b", re.IGNORECASE)
 
 
@@ -38,12 +39,14 @@ class Translated(NamedTuple):
     """names: the named parameters in the order of their numbers, None where they are marked by place.
 
     reads: whether it gives rows, on which the caller may base what it writes next.
+    defines: whether it creates or changes tables rather than rows.
     """
 
     sql: bytes
     names: tuple[str, ...] | None
-    count: int
+    marks: int
     reads: bool
+    defines: bool
 
 
 @lru_cache(4096)
@@ -58,24 +61,24 @@ def translate(sql: str) -> Translated:
     count = at = 0
     while found := _TOKEN.search(sql, at):
         start, end = found.span()
-        token = found[0]
+        part = found[0]
         out.append(sql[at:start])
-        if token.startswith("'") and start and sql[start - 1] in "eE" and not sql[start - 2 : start - 1].isalnum():
+        if part.startswith("'") and start and sql[start - 1] in "eE" and not sql[start - 2 : start - 1].isalnum():
             escaped = _ESCAPED.match(sql, start)
             end = escaped.end() if escaped else len(sql)
-        elif token == "/*":
+        elif part == "/*":
             end = _after_comment(sql, end)
-        elif token.startswith("$") and not (start and (sql[start - 1].isalnum() or sql[start - 1] == "_")):
-            closing = sql.find(token, end)
-            end = len(sql) if closing < 0 else closing + len(token)
+        elif part.startswith("$") and not (start and (sql[start - 1].isalnum() or sql[start - 1] == "_")):
+            closing = sql.find(part, end)
+            end = len(sql) if closing < 0 else closing + len(part)
         elif found["doubled"]:
-            token = "?"
+            part = "?"
         elif found["mark"]:
             count += 1
-            token = f"${count}"
+            part = f"${count}"
         elif found["name"]:
-            token = f"${names.setdefault(found['name'], len(names) + 1)}"
-        out.append(token if end == found.end() else sql[start:end])
+            part = f"${names.setdefault(found['name'], len(names) + 1)}"
+        out.append(part if end == found.end() else sql[start:end])
         at = end
     out.append(sql[at:])
     if count and names:
@@ -85,7 +88,7 @@ def translate(sql: str) -> Translated:
         raise ConfigurationError(f"{first} cannot run inside a transaction of eventmill: it begins and ends by itself")
     text = "".join(out)
     reads = first not in _BLIND or _RETURNING.search(text) is not None
-    return Translated(text.encode(), tuple(names) if names else None, len(names) or count, reads)
+    return Translated(text.encode(), tuple(names) if names else None, len(names) or count, reads, first in _DEFINING)
 
 
 def _after_comment(sql: str, at: int) -> int:
@@ -109,7 +112,7 @@ def in_order(translated: Translated, parameters: SqlParameters) -> Sequence[obje
     """The parameters in the order of their numbers; raises ConfigurationError where they do not fit the statement."""
     if isinstance(parameters, Mapping):
         if translated.names is None:
-            if translated.count or parameters:
+            if translated.marks or parameters:
                 raise ConfigurationError("the statement marks no parameters by :name, but names were given")
             return ()
         missing = [name for name in translated.names if name not in parameters]
@@ -117,9 +120,9 @@ def in_order(translated: Translated, parameters: SqlParameters) -> Sequence[obje
             raise ConfigurationError(f"no value for :{missing[0]}")
         return [parameters[name] for name in translated.names]
     if translated.names is not None:
-        if len(parameters) != translated.count:
+        if len(parameters) != translated.marks:
             raise ConfigurationError(f"the statement marks parameters by name: give a dict with {translated.names}")
         return parameters
-    if len(parameters) != translated.count:
-        raise ConfigurationError(f"the statement marks {translated.count} parameters, {len(parameters)} were given")
+    if len(parameters) != translated.marks:
+        raise ConfigurationError(f"the statement marks {translated.marks} parameters, {len(parameters)} were given")
     return parameters

@@ -19,14 +19,13 @@ OLDEST = 150000
 _LOCK = "SELECT pg_advisory_xact_lock(1835821167, hashtext(%s))"
 
 
-
 async def applied(connection: psycopg.AsyncConnection[Any], address: Address) -> dict[int, str]:
     """The steps this schema has had, with their checksums; empty for one without our tables."""
     found = await connection.execute("SELECT to_regclass(%s)", (f"{address.quoted}.eventmill_schema",))
     row = await found.fetchone()
     if row is None or row[0] is None:
         return {}
-    rows = await connection.execute(f"SELECT version, checksum FROM {address.quoted}.eventmill_schema")  # type: ignore[arg-type]  # noqa: S608
+    rows = await connection.execute(f"SELECT version, checksum FROM {address.quoted}.eventmill_schema")  # noqa: S608
     return dict(await rows.fetchall())
 
 
@@ -49,15 +48,15 @@ async def migrate(connection: psycopg.AsyncConnection[Any], address: Address) ->
         async with connection.transaction():
             await connection.execute(_LOCK, (address.quoted,))
             if address.schema is not None:
-                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {address.quoted}")  # type: ignore[arg-type]
+                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {address.quoted}")
             await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {address.quoted}.eventmill_schema"  # type: ignore[arg-type]
+                f"CREATE TABLE IF NOT EXISTS {address.quoted}.eventmill_schema"
                 " (version integer PRIMARY KEY, checksum text NOT NULL, applied_at bigint NOT NULL)"
             )
             for step in migrations.pending(_STEPS, await applied(connection, address), str(address)):
-                await connection.execute(step.text.replace("{schema}", address.quoted))  # type: ignore[arg-type]
+                await connection.execute(step.text.replace("{schema}", address.quoted))
                 await connection.execute(
-                    f"INSERT INTO {address.quoted}.eventmill_schema VALUES (%s, %s, %s)",  # type: ignore[arg-type]  # noqa: S608
+                    f"INSERT INTO {address.quoted}.eventmill_schema VALUES (%s, %s, %s)",  # noqa: S608
                     (step.version, step.checksum, int(time.time() * 1000)),
                 )
     except psycopg.errors.InsufficientPrivilege as error:

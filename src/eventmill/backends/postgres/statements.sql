@@ -40,6 +40,9 @@ SELECT {schema}.eventmill_put($1, $2, $3)
 -- name: lock_document
 SELECT pg_advisory_xact_lock({schema}.eventmill_document_lock($1))
 
+-- name: lock_definitions
+SELECT pg_advisory_xact_lock(1835821168::bigint << 32)
+
 -- name: document
 SELECT version, data FROM {schema}.eventmill_documents WHERE key = $1
 

@@ -31,7 +31,7 @@ class Topics:
         await self.look()
         missing = sorted(set(topics) - self.counts.keys())
         if missing:
-            await self.declare({topic: DEFAULT_PARTITIONS for topic in missing})
+            await self.declare(dict.fromkeys(missing, DEFAULT_PARTITIONS))
             await self.look()
 
     async def look(self) -> Mapping[str, int]:

@@ -106,7 +106,7 @@ class Staging:
 class SharedUnit(Staging):
     """A handler's unit: on the writer's connection, beside those of other keys."""
 
-    __slots__ = ("_batch", "_entering", "_executed", "_over", "_topics", "_waits_for", "_waiters", "_writer")
+    __slots__ = ("_batch", "_entering", "_executed", "_over", "_topics", "_waiters", "_waits_for", "_writer")
 
     def __init__(self, writer: Writer, topics: Topics, claim: Cursor | Job | None, fence: Fence | None) -> None:
         super().__init__(claim, fence)

@@ -118,7 +118,9 @@ class Writer:
             joiners, self._joiners = self._joiners, deque()
             for joiner in joiners:
                 if not joiner.done():
-                    joiner.set_exception(faults.translated(error, str(self.address)) if not isinstance(error, BackendError) else error)
+                    joiner.set_exception(
+                        faults.translated(error, str(self.address)) if not isinstance(error, BackendError) else error
+                    )
             published, self._published = self._published, []
             for entry in published:
                 _refuse(entry.durable, error)
@@ -202,7 +204,9 @@ class Writer:
         self._kick()
         return durable
 
-    def send(self, batch: Batch, settle: Settle, sql: bytes, dumped: tuple[Sequence[Any], Sequence[int], Sequence[int]]) -> None:
+    def send(
+        self, batch: Batch, settle: Settle, sql: bytes, dumped: tuple[Sequence[Any], Sequence[int], Sequence[int]]
+    ) -> None:
         """One statement of the user's, its transaction begun before it. Its rows come as text."""
         pipeline = self._ground(batch)
         parameters, types, formats = dumped
@@ -332,7 +336,8 @@ class Writer:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is None:
                 if name == "append":
-                    assert result is not None and self.pipeline is not None
+                    assert result is not None
+                    assert self.pipeline is not None
                     positions = self.pipeline.rows(result)[0][0]
                     batch.positions = positions[own:]
                     self._position = positions[-1]
@@ -432,7 +437,11 @@ class Writer:
                 _refuse(entry.durable, error)
             return
         for entry in batch.published:
-            if not entry.durable.done() and entry.messages and all(message.id in stored for message, _ in entry.messages):
+            if (
+                not entry.durable.done()
+                and entry.messages
+                and all(message.id in stored for message, _ in entry.messages)
+            ):
                 entry.durable.set_result([stored[message.id] for message, _ in entry.messages])
         self._again(batch.published)
 
@@ -446,7 +455,11 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what is staged, then close. Later calls are refused."""
-        while self._published or self._committing is not None or (self._batch is not None and not self._batch.active and self._batch.finished):
+        while (
+            self._published
+            or self._committing is not None
+            or (self._batch is not None and not self._batch.active and self._batch.finished)
+        ):
             self._kick()
             if self._tasks:
                 await asyncio.wait(list(self._tasks), timeout=0.05)

@@ -14,6 +14,7 @@ from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
 
 REMEMBERED_KEYS = 50_000
 
+
 class Appender:
     """Writes messages and jobs inside the open transaction of one connection.
 

@@ -288,26 +288,30 @@ BEGIN
 END
 $body$;
 
--- Note what groups have received (EM002 says which they had before).
+-- Note what groups have received (EM002 says which they had before, or somebody else has just committed).
 CREATE FUNCTION {schema}.eventmill_receive(groups text[], ids text[], sources text[], moment bigint)
 RETURNS void LANGUAGE plpgsql AS $body$
 DECLARE
-    noted bigint;
+    new_groups text[];
+    new_ids text[];
+    new_sources text[];
     known text;
 BEGIN
-    -- What stands already must be told from what this very call writes, so it is looked for first; whoever else
-    -- is about to write the same is waited for by the INSERT.
-    SELECT json_agg(n.number - 1) INTO known
-    FROM unnest(groups, ids, sources) WITH ORDINALITY AS n (grp, id, source, number)
-    JOIN {schema}.eventmill_inbox AS i ON i.grp = n.grp AND i.id = n.id AND i.source = n.source;
-    IF known IS NULL THEN
-        INSERT INTO {schema}.eventmill_inbox (grp, id, source, received_at)
+    WITH noted AS (
+        INSERT INTO {schema}.eventmill_inbox AS i (grp, id, source, received_at)
         SELECT n.grp, n.id, n.source, moment FROM unnest(groups, ids, sources) AS n (grp, id, source)
         ORDER BY n.grp COLLATE "C", n.id COLLATE "C", n.source COLLATE "C"
-        ON CONFLICT DO NOTHING;
-        GET DIAGNOSTICS noted = ROW_COUNT;
-    END IF;
-    IF known IS NOT NULL OR noted <> cardinality(groups) THEN
+        ON CONFLICT DO NOTHING
+        RETURNING i.grp, i.id, i.source
+    )
+    SELECT array_agg(grp), array_agg(id), array_agg(source) INTO new_groups, new_ids, new_sources FROM noted;
+    IF coalesce(cardinality(new_ids), 0) <> cardinality(ids) THEN
+        SELECT json_agg(n.number - 1) INTO known
+        FROM unnest(groups, ids, sources) WITH ORDINALITY AS n (grp, id, source, number)
+        WHERE NOT EXISTS (
+            SELECT 1 FROM unnest(new_groups, new_ids, new_sources) AS i (grp, id, source)
+            WHERE i.grp = n.grp AND i.id = n.id AND i.source = n.source
+        );
         RAISE EXCEPTION 'messages were handled before' USING ERRCODE = 'EM002', DETAIL = coalesce(known, '[]');
     END IF;
 END
