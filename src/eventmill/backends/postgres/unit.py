@@ -15,6 +15,7 @@ from eventmill.backends.postgres.staged import Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
 from eventmill.backends.postgres.values import blob, number, text
 from eventmill.backends.postgres.writer import Writer
+from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
@@ -197,6 +198,7 @@ class SharedUnit(Staging):
     async def get(self, key: str) -> Document | None:
         self._refuse_if_ended()
         batch = self._batch or await self._enter()
+        self._executed = True
         await self._own(batch, key)
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
@@ -243,13 +245,29 @@ class SharedUnit(Staging):
         messages = prepare(self._messages) if self._messages else None
         if messages and not self._topics.known(messages):
             await self._topics.learn(messages)
+        while True:
+            try:
+                return await self._finish(messages)
+            except UnitInterruptedError:
+                if self._executed:
+                    raise  # what the handler has read and written, only the handler can do again
+                self._batch = None
+                self._ended = False
+
+    async def _finish(self, messages: list[PreparedMessage] | None) -> asyncio.Future[None]:
         batch = self._batch or await self._enter()
         for key, _, _ in self._documents or ():
             await self._own(batch, key)
         self._refuse_if_failed(batch)
-        self._fill(batch.staged, int(self._topics.clock.now() * 1000))
+        try:
+            self._fill(batch.staged, int(self._topics.clock.now() * 1000))
+        except UnitInterruptedError:
+            # Half of it may be staged.
+            self._ended = True
+            self._disown(batch)
+            self._writer.leave(batch, self, undo=True)
+            raise
         for key, data, expected in self._documents or ():
-            self._executed = True
             self._writer.call(batch, self._put(batch, key, expected), "put", [text(key), blob(data), number(expected)])
         if messages:
             batch.staged.messages += messages
