@@ -27,8 +27,15 @@ def prepare(messages: Sequence[Message]) -> list[PreparedMessage]:
     return prepared
 
 
-def append_values(messages: Sequence[PreparedMessage], partitions: Mapping[str, int], now: int) -> list[Value]:
-    """The parameters of the statement `append`. partitions: the count of each topic. now: milliseconds."""
+Columns = tuple[
+    list[str], list[str], list[int], list[str], list[int], list[str], list[str | None], list[int | None],
+    list[int | None], list[str], list[str], list[bytes], int,
+]  # fmt: skip
+"""The parameters of `eventmill_append`, in their order."""
+
+
+def append_columns(messages: Sequence[PreparedMessage], partitions: Mapping[str, int], now: int) -> Columns:
+    """What `eventmill_append` is given. partitions: the count of each topic. now: milliseconds."""
     counts: dict[tuple[str, str], int] = {}
     ordinals = []
     for message, _ in messages:
@@ -42,20 +49,41 @@ def append_values(messages: Sequence[PreparedMessage], partitions: Mapping[str, 
     keys = sorted(counts)
     slots = {place: slot for slot, place in enumerate(keys, 1)}
     keyed = [None if message.key is None else (message.topic, message.key) for message, _ in messages]
+    return (
+        [topic for topic, _ in keys],
+        [key for _, key in keys],
+        [counts[place] for place in keys],
+        [message.topic for message, _ in messages],
+        [partition_of(message.key, message.id, partitions[message.topic]) for message, _ in messages],
+        [message.type for message, _ in messages],
+        [message.key for message, _ in messages],
+        [None if place is None else slots[place] for place in keyed],
+        [None if place is None else counts[place] - ordinal for place, ordinal in zip(keyed, ordinals, strict=True)],
+        [message.id for message, _ in messages],
+        [attributes.decode() for _, attributes in messages],
+        [message.data for message, _ in messages],
+        now,
+    )
+
+
+def append_values(messages: Sequence[PreparedMessage], partitions: Mapping[str, int], now: int) -> list[Value]:
+    """The same as parameters of the statement `append`."""
+    columns = append_columns(messages, partitions, now)
+    key_topics, key_names, key_counts, topics, numbers, types, names, slots, backs, ids, attributes, data, moment = (
+        columns
+    )
     return [
-        texts([topic for topic, _ in keys]),
-        texts([key for _, key in keys]),
-        int8s([counts[place] for place in keys]),
-        texts([message.topic for message, _ in messages]),
-        int4s([partition_of(message.key, message.id, partitions[message.topic]) for message, _ in messages]),
-        texts([message.type for message, _ in messages]),
-        texts([message.key for message, _ in messages]),
-        int4s([None if place is None else slots[place] for place in keyed]),
-        int4s(
-            [None if place is None else counts[place] - ordinal for place, ordinal in zip(keyed, ordinals, strict=True)]
-        ),
-        texts([message.id for message, _ in messages]),
-        blobs([attributes for _, attributes in messages], 25),
-        blobs([message.data for message, _ in messages]),
-        number(now),
+        texts(key_topics),
+        texts(key_names),
+        int8s(key_counts),
+        texts(topics),
+        int4s(numbers),
+        texts(types),
+        texts(names),
+        int4s(slots),
+        int4s(backs),
+        texts(ids),
+        texts(attributes),
+        blobs(data),
+        number(moment),
     ]

@@ -17,6 +17,9 @@ from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
+POOLED_SILENCE = 60.0
+"""Seconds that an answer may stay out where a pooler stands between."""
+
 HOPELESS_AFTER = 3
 """Attempts after which a refusal is believed: a server that is just starting may not know its users yet."""
 
@@ -50,5 +53,50 @@ async def dial_patiently(address: Address, patience: float) -> psycopg.AsyncConn
 
 
 async def open_pipeline(address: Address, patience: float, lost: Callable[[], None]) -> Pipeline:
-    connection = await dial_patiently(address, patience)
-    return Pipeline(connection, str(address), prepare=address.prepare, lost=lost)
+    """A connection, ready for statements; the errors are those of `dial_patiently`."""
+    deadline = monotonic() + patience
+    while True:
+        connection = await dial_patiently(address, max(deadline - monotonic(), 0.0))
+        try:
+            return await _pipeline(connection, address, lost)
+        except faults.ConnectionLost:
+            if monotonic() > deadline:
+                raise
+
+
+async def _pipeline(connection: psycopg.AsyncConnection[Any], address: Address, lost: Callable[[], None]) -> Pipeline:
+    direct = True
+    ready = False
+
+    def broke() -> None:
+        if ready:
+            lost()
+
+    async def alive(pipeline: Pipeline) -> bool:
+        if not direct:
+            # A pooler hides whose connection is whose: only time can tell.
+            return monotonic() - pipeline.heard < POOLED_SILENCE
+        return await _at_work(address, pipeline.backend_pid)
+
+    pipeline = Pipeline(connection, str(address), prepare=address.prepare, lost=broke, alive=alive)
+    ((pid,),) = await pipeline.fetch(b"SELECT pg_backend_pid()")
+    direct = pid == pipeline.backend_pid
+    ready = True
+    return pipeline
+
+
+async def _at_work(address: Address, pid: int) -> bool:
+    """Whether the server, asked on another connection, is still busy with what was sent to it."""
+    try:
+        connection = await dial(address)
+    except (psycopg.Error, OSError, TimeoutError):
+        return False
+    try:
+        async with asyncio.timeout(ATTEMPT):
+            cursor = await connection.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid,))
+            row = await cursor.fetchone()
+    except (psycopg.Error, TimeoutError):
+        return False
+    finally:
+        await connection.close()
+    return row is not None and row[0] == "active"

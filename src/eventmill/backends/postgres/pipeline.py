@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -21,6 +21,9 @@ from eventmill.backends.postgres.values import Value
 from eventmill.core import fork
 from eventmill.core.errors import BackendError
 from eventmill.core.rows import Row, Rows
+
+SILENCE = 4.0
+"""Seconds without an answer after which it is asked elsewhere whether one will come."""
 
 PREPARED = 400
 """Statements kept prepared on a connection; further ones are parsed each time."""
@@ -44,11 +47,18 @@ def nothing(result: pq.abc.PGresult | None, error: Exception | None) -> None:
 class Pipeline:
     """A connection in pipeline mode. All calls from one event loop; nothing here waits.
 
-    lost: called once when the connection breaks, after all that was under way has been told.
+    lost: called once when the connection breaks, after all that was under way has been told. alive: asked when an
+    answer stays out for SILENCE seconds: whether the server is still at it, or will never answer.
     """
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], where: str, *, prepare: bool, lost: Callable[[], None]
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        where: str,
+        *,
+        prepare: bool,
+        lost: Callable[[], None],
+        alive: Callable[[Pipeline], Awaitable[bool]],
     ) -> None:
         self.where = where
         self.transformer = Transformer(connection)
@@ -60,6 +70,9 @@ class Pipeline:
         self._pg = connection.pgconn
         self._pid = self._pg.backend_pid
         self._lost = lost
+        self._alive = alive
+        self._watching = False
+        self._asking: asyncio.Task[None] | None = None
         self._prepare = prepare
         self._prepared: dict[tuple[bytes, Sequence[int]], bytes] = {}
         self._named = 0
@@ -149,6 +162,25 @@ class Pipeline:
             self.sync()
         self.writes += 1
         self._write()
+        if not self._watching and self._waiting:
+            self._watching = True
+            self.heard = monotonic()
+            self._loop.call_later(SILENCE / 2, self._watch)
+
+    def _watch(self) -> None:
+        """A connection whose other end is gone without a word must not be waited on for ever."""
+        self._watching = not self.closed and bool(self._waiting) and self._fork == fork.count
+        if not self._watching:
+            return
+        if monotonic() - self.heard > SILENCE and (self._asking is None or self._asking.done()):
+            self._asking = self._loop.create_task(self._ask())
+        self._loop.call_later(SILENCE / 2, self._watch)
+
+    async def _ask(self) -> None:
+        heard = self.heard
+        alive = await self._alive(self)
+        if not alive and self.heard == heard and not self.closed:
+            self.abandon(faults.ConnectionLost(f"{self.where}: the connection does not answer any more"))
 
     def _write(self) -> None:
         if self.closed:
@@ -230,6 +262,8 @@ class Pipeline:
             self._loop.remove_reader(self._socket)
             if self._writing:
                 self._loop.remove_writer(self._socket)
+        if self._asking is not None and self._asking is not asyncio.current_task(self._loop):
+            self._asking.cancel()
         waiting, self._waiting = self._waiting, deque()
         self._pg.finish()
         for settle in waiting:
@@ -239,7 +273,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Close. A forked child lets go of its parent's connection without a touch."""
-        if self._fork == fork.count:
+        if self._fork == fork.count and not self.closed:
             self._lost = _no_one
             self.abandon(BackendError(f"{self.where} is closed"))
 
