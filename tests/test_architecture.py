@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.url": {"core"},
     "backends.memory": {"core", "backends.url", "backends.memory"},
     "backends.sqlite": {"core", "backends.url", "backends.sql", "backends.sqlite"},
+    "backends.postgres": {"core", "backends.url", "backends.sql", "backends.postgres"},
     # From a URL to a backend. It loads them by name, since their drivers may be missing.
     "backends.connect": {"core", "backends.url"},
     "backends": set(),
@@ -50,11 +51,16 @@ EXCEPTIONS = {
     # It writes through connections that are the user's own, so it has to know the tables of their kind of database.
     ("eventmill.patterns.outbox", "eventmill.backends.sqlite.foreign"),
     ("eventmill.patterns.outbox", "eventmill.backends.sqlite.schema"),
+    ("eventmill.patterns.foreign_connections", "eventmill.backends.sqlite.foreign"),
+    ("eventmill.patterns.foreign_connections", "eventmill.backends.postgres.foreign"),
 }
 
 DEPENDENCIES = {"msgspec", "click"}
-OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs"}
+OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs", "psycopg"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
+
+DRIVERS = {"backends.postgres": {"psycopg"}}
+"""Packages that a backend cannot do without; its modules are loaded only where a URL asks for it."""
 
 PURE = {"time", "os", "socket", "threading", "secrets", "subprocess", "signal", "sqlite3", "pathlib", "tempfile", "io"}
 """Modules through which the core would reach the world outside."""
@@ -183,7 +189,7 @@ def test_the_core_dependencies_are_all_it_takes() -> None:
         for each in imports(name):
             top = each.module.partition(".")[0]
             lazily = OPTIONAL if each.nested or each.typing_only else set()
-            if top not in allowed | testing | lazily:
+            if top not in allowed | testing | lazily | DRIVERS.get(layer_of(name), set()):
                 wrong.append(f"{name}:{each.line} imports {each.module}")
     assert not wrong, wrong
 

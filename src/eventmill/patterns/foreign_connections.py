@@ -124,11 +124,7 @@ def _in_sqlalchemy(target: Any, outgoing: Outgoing) -> Sequence[int]:
             f"outbox.add works with SQLAlchemy on SQLite, and on PostgreSQL through psycopg or asyncpg, "
             f"not on {dialect.name} through {dialect.driver}"
         )
-    if _commits_by_itself(connection):
+    if connection.connection.dbapi_connection.autocommit:
         raise outside("the connection (its isolation level is AUTOCOMMIT)")
     spelled = postgres.numbered if dialect.driver == "asyncpg" else postgres.marked
     return outgoing.on_postgres(lambda sql, parameters: execute(spelled(sql), parameters))
-
-
-def _commits_by_itself(connection: Any) -> bool:
-    return str(connection.get_isolation_level()).upper() == "AUTOCOMMIT"

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Hashable, Sequence
 from time import monotonic
+from typing import Any
 
+import psycopg
+from psycopg import pq
+
+from eventmill.backends.postgres import faults
+from eventmill.backends.postgres.pipeline import Pipeline, Settle, SkippedError
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
+from eventmill.core.errors import UnitInterruptedError
 from eventmill.core.job import Job
 from eventmill.core.tracker import Tracker
+
+
+def interrupted() -> UnitInterruptedError:
+    return UnitInterruptedError("another unit of the same commit failed, and this one was undone with it")
+
+
+def refuse(durable: asyncio.Future[Any], error: Exception) -> None:
+    """End what somebody may wait for with an error."""
+    if not durable.done():
+        durable.set_exception(error)
+        durable.exception()  # whoever awaited it may have been cancelled
 
 
 class Published:
@@ -103,3 +122,53 @@ class Batch:
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
+
+    # Ending
+
+    def refused(self, name: str, error: Exception, where: str) -> bool:
+        """One of eventmill's own statements at the end has failed. Returns whether that is nobody's fault."""
+        if self.failure is not None or isinstance(error, SkippedError):
+            return False
+        state = getattr(error, "sqlstate", None)
+        if state in faults.REFUSED and isinstance(error, psycopg.Error):
+            self.blamed.update(self.staged.blame(name, json.loads(error.diag.message_detail or "[]")))
+        elif state not in faults.AGAIN:
+            self.failure = faults.translated(error, where)
+            return False
+        self.failure = interrupted()
+        return not self.blamed
+
+    def noting_xid(self, pipeline: Pipeline) -> Settle:
+        """Takes down the transaction's number, which tells what became of it even where the commit's answer is lost."""
+
+        def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
+            if result is not None:
+                self.xid = pipeline.rows(result)[0][0]
+
+        return settle
+
+    def succeeded(self) -> None:
+        """It is durable: everybody is told."""
+        for tracker, (_, _, positions) in self.marks.items():
+            for position in positions:
+                tracker.done(position)
+            tracker.cursor()
+        for durable in self.finished.values():
+            if not durable.done():
+                durable.set_result(None)
+        start = 0
+        for entry in self.published:
+            end = start + len(entry.messages)
+            if not entry.durable.done():
+                entry.durable.set_result(self.positions[start:end])
+            start = end
+
+    def undone(self, error: Exception | None) -> None:
+        """Nothing of it is kept. error: for all of it; None: those who are not to blame begin again."""
+        for unit, durable in self.finished.items():
+            refuse(durable, self.blamed.get(unit) or error or interrupted())
+
+    def distrust(self) -> None:
+        """Nothing of these members may overtake what was just lost."""
+        for fence in self.fences:
+            fence.valid = False

@@ -36,12 +36,12 @@ def appending(messages: Sequence[Message], now: int, schema: str) -> Generator[Q
     topics = sorted({message.topic for message, _ in prepared})
     partitions: dict[str, int] = {}
     for _ in range(2):
-        rows = yield f"SELECT topic, partitions FROM {name}.eventmill_topics WHERE topic = ANY ({{}}::text[])", [topics]
+        rows = yield f"SELECT topic, partitions FROM {name}.eventmill_topics WHERE topic = ANY ({{}}::text[])", [topics]  # noqa: S608
         partitions.update({str(topic): int(count) for topic, count in rows})
         for topic in topics:
             if topic not in partitions:
                 yield (
-                    f"INSERT INTO {name}.eventmill_topics VALUES ({{}}, {{}}) ON CONFLICT DO NOTHING RETURNING 1",
+                    f"INSERT INTO {name}.eventmill_topics VALUES ({{}}, {{}}) ON CONFLICT DO NOTHING RETURNING 1",  # noqa: S608
                     [topic, DEFAULT_PARTITIONS],
                 )
     places = ", ".join(f"{{}}::{kind}" for kind in _TYPES)

@@ -7,6 +7,7 @@ pipeline mode; what several tasks hand over in one turn of the event loop is one
 from __future__ import annotations
 
 import asyncio
+import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
@@ -90,6 +91,15 @@ class Pipeline:
     @property
     def backend_pid(self) -> int:
         return self._pid
+
+    def ended(self) -> bool:
+        """Whether the connection has broken, looked at now: the event loop may not have come to it yet."""
+        if not self.closed:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if poll.poll(0):
+                self._readable()
+        return self.closed
 
     @property
     def busy(self) -> bool:

@@ -48,7 +48,7 @@ class Pool:
         try:
             while self._idle:
                 pipeline = self._idle.pop()
-                if not pipeline.closed and await self._alive(pipeline):
+                if not pipeline.ended() and await self._alive(pipeline):
                     return pipeline
             return await open_pipeline(self._address, self._address.patience, _noted)
         except BaseException:

@@ -11,20 +11,18 @@ While one transaction is committing, the statements of the next are sent already
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-import psycopg
 from psycopg import pq
 
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
-from eventmill.backends.postgres.batch import Batch, Published
-from eventmill.backends.postgres.connection import open_pipeline
+from eventmill.backends.postgres.batch import Batch, Published, interrupted, refuse
+from eventmill.backends.postgres.line import Line
 from eventmill.backends.postgres.pipeline import Pipeline, Settle, SkippedError, nothing
 from eventmill.backends.postgres.session import begin
 from eventmill.backends.postgres.sql import statements
@@ -33,7 +31,7 @@ from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core import fork
 from eventmill.core.clock import Clock
 from eventmill.core.crash import point
-from eventmill.core.errors import BackendError, UnitInterruptedError
+from eventmill.core.errors import UnitInterruptedError
 from eventmill.core.job import Job
 
 log = logging.getLogger("eventmill")
@@ -48,7 +46,7 @@ TRIES = 5
 """Times that a caller's messages are tried again after failures that were nobody's fault."""
 
 
-class Writer:
+class Writer(Line):
     """Opens, fills and ends the shared transactions, one after another.
 
     committed: called after each commit. resolve: finds out what became of messages whose commit's answer was lost;
@@ -64,17 +62,14 @@ class Writer:
         committed: Callable[[], None],
         resolve: Callable[[Batch], Awaitable[Mapping[str, int]]],
     ) -> None:
-        self.address = address
+        super().__init__(address)
         self.commits = 0
-        self.pipeline: Pipeline | None = None
         self.sql = statements(address.quoted)
         self._begin = begin(address)
         self._clock = clock
         self._partitions = partitions
         self._committed = committed
         self._resolve = resolve
-        self._loop = asyncio.get_running_loop()
-        self._fork = fork.count
         self._batch: Batch | None = None
         self._committing: Batch | None = None
         self._joiners: deque[asyncio.Future[None]] = deque()
@@ -83,50 +78,27 @@ class Writer:
         self._limit = MOST
         self._alone = 0
         self._position = 0
-        self._connecting: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
 
-    def _refuse_if_unusable(self) -> None:
-        if self._closed:
-            raise BackendError(f"{self.address} is closed")
-        if self._fork != fork.count:
-            raise BackendError(f"{self.address} was opened before a fork: open the App in the process that uses it")
-
-    # Connecting
-
-    async def connect(self) -> None:
-        self.pipeline = await open_pipeline(self.address, self.address.patience, self._lost)
-
-    def _lost(self) -> None:
-        """The connection broke. What waited for an answer has been told; the rest is told here."""
-        self.pipeline = None
+    def _broke(self) -> None:
+        """What waited for an answer has been told; the rest is told here."""
         error = faults.ConnectionLost(f"{self.address}: the connection to the server was lost")
         if self._batch is not None:
             self._fail(self._batch, error, environmental=True)
         if not self._closed and (self._published or self._joiners):
-            self._reconnect()
+            self._connect()
 
-    def _reconnect(self) -> None:
-        if self._connecting is None or self._connecting.done():
-            self._connecting = self._spawn(self._connect_again())
-
-    async def _connect_again(self) -> None:
-        try:
-            await self.connect()
-        except Exception as error:
-            joiners, self._joiners = self._joiners, deque()
-            for joiner in joiners:
-                if not joiner.done():
-                    joiner.set_exception(
-                        faults.translated(error, str(self.address)) if not isinstance(error, BackendError) else error
-                    )
-            published, self._published = self._published, []
-            for entry in published:
-                _refuse(entry.durable, error)
-            return
+    def _arrived(self) -> None:
         self._wake_joiners()
         self._kick()
+
+    def _stayed_away(self, error: Exception) -> None:
+        joiners, self._joiners = self._joiners, deque()
+        for joiner in joiners:
+            if not joiner.done():
+                joiner.set_exception(error)
+        published, self._published = self._published, []
+        for entry in published:
+            refuse(entry.durable, error)
 
     # Taking part
 
@@ -158,7 +130,7 @@ class Writer:
             joiner = self._loop.create_future()
             self._joiners.append(joiner)
             if self.pipeline is None:
-                self._reconnect()
+                self._connect()
             try:
                 await joiner
             except asyncio.CancelledError:
@@ -238,10 +210,10 @@ class Writer:
     def met(self, batch: Batch, unit: Hashable | None, error: Exception) -> Exception:
         """A statement of the batch has failed. Returns what to tell the unit whose statement it was."""
         if batch.failure is not None:
-            return batch.blamed.get(unit) or _interrupted()
+            return batch.blamed.get(unit) or interrupted()
         if isinstance(error, SkippedError):
             self._fail(batch, None)
-            return _interrupted()
+            return interrupted()
         if faults.environmental(error):
             told = faults.translated(error, str(self.address))
             self._fail(batch, told, environmental=True)
@@ -252,7 +224,7 @@ class Writer:
         if state in faults.AGAIN and batch.joined > 1:
             self._one_at_a_time(batch)
             self._fail(batch, None)
-            return _interrupted()
+            return interrupted()
         if unit is not None:
             batch.blamed[unit] = error
         self._fail(batch, None)
@@ -263,7 +235,7 @@ class Writer:
 
     def _fail(self, batch: Batch, error: Exception | None, *, environmental: bool = False) -> None:
         """Undo the open batch. error: for all of it; None: those who are not to blame begin again."""
-        batch.failure = error or _interrupted()
+        batch.failure = error or interrupted()
         if batch is self._batch:
             self._batch = None
         self._limit = max(1, min(self._limit, batch.joined) // 2)
@@ -271,11 +243,8 @@ class Writer:
             self.pipeline.sync()
             self.pipeline.send(b"ROLLBACK", nothing)
         if environmental:
-            for fence in batch.fences:
-                # Nothing of this member may overtake what was just lost.
-                fence.valid = False
-        for unit, durable in batch.finished.items():
-            _refuse(durable, batch.blamed.get(unit) or error or _interrupted())
+            batch.distrust()
+        batch.undone(error)
         batch.pass_turn(None)
         self._wake_joiners()
         self._kick()
@@ -298,7 +267,7 @@ class Writer:
         if not self._published and (batch is None or not (batch.begun or batch.finished)):
             return
         if self.pipeline is None:
-            self._reconnect()
+            self._connect()
             return
         self._commit(self.pipeline, batch or Batch())
 
@@ -319,7 +288,7 @@ class Writer:
             for name, values in staged.calls(self._partitions, int(self._clock.now() * 1000)):
                 pipeline.call(self.sql[name], self._bulk(batch, name, own), values)
             if batch.published:
-                pipeline.call(self.sql["xid"], _noting_xid(pipeline, batch))
+                pipeline.call(self.sql["xid"], batch.noting_xid(pipeline))
             # A failure before this sync makes a ROLLBACK of the COMMIT behind it: the transaction ends in any case.
             pipeline.sync()
             point("commit.before")
@@ -334,27 +303,15 @@ class Writer:
 
     def _bulk(self, batch: Batch, name: str, own: int) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
-            if error is None:
-                if name == "append":
-                    assert result is not None
-                    assert self.pipeline is not None
-                    positions = self.pipeline.rows(result)[0][0]
-                    batch.positions = positions[own:]
-                    self._position = positions[-1]
-                return
-            if batch.failure is not None or isinstance(error, SkippedError):
-                return
-            state = getattr(error, "sqlstate", None)
-            if state in faults.REFUSED and isinstance(error, psycopg.Error):
-                batch.blamed.update(batch.staged.blame(name, json.loads(error.diag.message_detail or "[]")))
-                batch.failure = _interrupted()
-                if not batch.blamed:
+            if error is not None:
+                if batch.refused(name, error, str(self.address)):
                     self._one_at_a_time(batch)
-            elif state in faults.AGAIN:
-                batch.failure = _interrupted()
-                self._one_at_a_time(batch)
-            else:
-                batch.failure = faults.translated(error, str(self.address))
+            elif name == "append":
+                assert result is not None
+                assert self.pipeline is not None
+                positions = self.pipeline.rows(result)[0][0]
+                batch.positions = positions[own:]
+                self._position = positions[-1]
 
         return settle
 
@@ -364,7 +321,10 @@ class Writer:
         point("commit.after")
         self.commits += 1
         if error is None and result is not None and result.command_status == b"COMMIT" and batch.failure is None:
-            self._succeeded(batch)
+            batch.succeeded()
+            if batch.joined:
+                self._limit = min(MOST, self._limit * 2)
+            self._committed()
         elif isinstance(error, faults.ConnectionLost):
             self._unknown(batch, error)
         else:
@@ -373,24 +333,6 @@ class Writer:
             self._alone = max(0, self._alone - max(1, batch.joined))
         self._wake_joiners()
         self._kick()
-
-    def _succeeded(self, batch: Batch) -> None:
-        for tracker, (_, _, positions) in batch.marks.items():
-            for position in positions:
-                tracker.done(position)
-            tracker.cursor()
-        for durable in batch.finished.values():
-            if not durable.done():
-                durable.set_result(None)
-        start = 0
-        for entry in batch.published:
-            end = start + len(entry.messages)
-            if not entry.durable.done():
-                entry.durable.set_result(batch.positions[start:end])
-            start = end
-        if batch.joined:
-            self._limit = min(MOST, self._limit * 2)
-        self._committed()
 
     def _undone(self, batch: Batch, error: Exception | None) -> None:
         """The transaction was rolled back, by a refusal before its end or by the COMMIT itself."""
@@ -405,15 +347,13 @@ class Writer:
                 self._one_at_a_time(batch)
         environmental = told is not None and not isinstance(told, UnitInterruptedError)
         if environmental:
-            for fence in batch.fences:
-                fence.valid = False
+            batch.distrust()
         self._limit = max(1, min(self._limit, batch.joined) // 2)
-        for unit, durable in batch.finished.items():
-            _refuse(durable, batch.blamed.get(unit) or told or _interrupted())
+        batch.undone(told)
         for entry in batch.published:
             entry.tries += 1
             if environmental or entry.tries > TRIES:
-                _refuse(entry.durable, told or error or _interrupted())
+                refuse(entry.durable, told or error or interrupted())
         self._again(batch.published)
 
     def _again(self, published: Sequence[Published]) -> None:
@@ -422,10 +362,8 @@ class Writer:
 
     def _unknown(self, batch: Batch, error: Exception) -> None:
         """The connection broke before the answer. Units begin again from what is stored; messages are looked for."""
-        for fence in batch.fences:
-            fence.valid = False
-        for durable in batch.finished.values():
-            _refuse(durable, error)
+        batch.distrust()
+        batch.undone(error)
         if batch.published:
             self._spawn(self._find_out(batch))
 
@@ -434,7 +372,7 @@ class Writer:
             stored = await self._resolve(batch)
         except Exception as error:
             for entry in batch.published:
-                _refuse(entry.durable, error)
+                refuse(entry.durable, error)
             return
         for entry in batch.published:
             if (
@@ -446,12 +384,6 @@ class Writer:
         self._again(batch.published)
 
     # Closing
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def close(self) -> None:
         """Commit what is staged, then close. Later calls are refused."""
@@ -465,26 +397,4 @@ class Writer:
                 await asyncio.wait(list(self._tasks), timeout=0.05)
             else:
                 await asyncio.sleep(0.001)
-        self._closed = True
-        for task in self._tasks:
-            task.cancel()
-        if self.pipeline is not None:
-            self.pipeline.close()
-
-
-def _noting_xid(pipeline: Pipeline, batch: Batch) -> Settle:
-    def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
-        if result is not None:
-            batch.xid = pipeline.rows(result)[0][0]
-
-    return settle
-
-
-def _interrupted() -> UnitInterruptedError:
-    return UnitInterruptedError("another unit of the same commit failed, and this one was undone with it")
-
-
-def _refuse(durable: asyncio.Future[Any], error: Exception) -> None:
-    if not durable.done():
-        durable.set_exception(error)
-        durable.exception()  # whoever awaited it may have been cancelled
+        self._hang_up()
