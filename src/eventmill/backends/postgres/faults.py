@@ -31,6 +31,11 @@ def of_result(result: pq.abc.PGresult) -> psycopg.Error:
     return errors.error_from_result(result, encoding="utf-8")
 
 
+def ends_connection(error: psycopg.Error) -> bool:
+    """Whether the server says with this error that it will answer nothing further here."""
+    return (error.sqlstate or "").startswith(("57P", "08")) or error.sqlstate == "25P03"
+
+
 def environmental(error: BaseException) -> bool:
     """Whether an error is the server's or the network's fault rather than of the statement that met it."""
     if isinstance(error, BackendError):

@@ -233,7 +233,11 @@ class Pipeline:
                     error, self._broken_prepare = self._broken_prepare, None
                     settle(None, error or SkippedError())
                 else:
-                    settle(None, faults.of_result(result))
+                    failure = faults.of_result(result)
+                    if faults.ends_connection(failure):
+                        waiting.appendleft(settle)
+                        raise failure
+                    settle(None, failure)
                 if self.closed:
                     return
             if not waiting:
@@ -242,7 +246,7 @@ class Pipeline:
                     self.notified()
             if pg.status == pq.ConnStatus.BAD:
                 raise psycopg.OperationalError(pg.get_error_message() or "the connection is closed")
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             self._break(error)
 
     def notified(self) -> None:
