@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends.sqlite": {"core", "backends.url", "backends.sql", "backends.sqlite"},
     "backends.kafka": {"core", "backends.url", "backends.kafka"},
     "backends.rabbitmq": {"core", "backends.url", "backends.rabbitmq"},
+    "backends.postgres": {"core", "backends.url", "backends.sql", "backends.postgres"},
     # From a URL to a backend. It loads them by name, since their drivers may be missing.
     "backends.connect": {"core", "backends.url"},
     "backends": set(),
@@ -52,13 +53,19 @@ EXCEPTIONS = {
     # It writes through connections that are the user's own, so it has to know the tables of their kind of database.
     ("eventmill.patterns.outbox", "eventmill.backends.sqlite.foreign"),
     ("eventmill.patterns.outbox", "eventmill.backends.sqlite.schema"),
+    ("eventmill.patterns.foreign_connections", "eventmill.backends.sqlite.foreign"),
+    ("eventmill.patterns.foreign_connections", "eventmill.backends.postgres.foreign"),
 }
 
 DEPENDENCIES = {"msgspec", "click"}
-OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs"}
+OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs", "psycopg"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
 
-DRIVERS = {"backends.kafka": {"confluent_kafka"}, "backends.rabbitmq": {"pamqp"}}
+DRIVERS = {
+    "backends.kafka": {"confluent_kafka"},
+    "backends.postgres": {"psycopg"},
+    "backends.rabbitmq": {"pamqp"},
+}
 """What a backend's own package may import: it is loaded only for a URL of its kind."""
 
 PURE = {"time", "os", "socket", "threading", "secrets", "subprocess", "signal", "sqlite3", "pathlib", "tempfile", "io"}

@@ -18,7 +18,7 @@ from eventmill.testing.conformance import (
 
 
 class OnMemory:
-    features = Features(durable=False, shared=True, manual_clock=True)
+    features = Features(durable=False, shared=True, manual_clock=True, one_writer=True)
 
     def open(self, place: Path, clock: Clock) -> MemoryBackend:
         return MemoryBackend(clock, name=str(place))

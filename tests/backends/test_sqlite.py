@@ -18,7 +18,7 @@ from eventmill.testing.conformance import (
 
 
 class OnSqlite:
-    features = Features(durable=True, shared=True, manual_clock=True)
+    features = Features(durable=True, shared=True, manual_clock=True, one_writer=True)
 
     def open(self, place: Path, clock: Clock) -> SqliteBackend:
         return SqliteBackend(str(place / "shop.db"), clock)

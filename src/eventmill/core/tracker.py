@@ -43,6 +43,16 @@ class Tracker:
         self._open.discard(position)
         self._ahead.add(position)
 
+    def preview(self, done: Collection[int]) -> tuple[int, list[int]]:
+        """What `cursor` would say if these were done, too: for a commit that may fail."""
+        prefix = self._scanned
+        for position in self._pending:
+            if position in self._open and position not in done:
+                prefix = position - 1
+                break
+        prefix = max(prefix, self.position)
+        return prefix, sorted({position for position in (*self._ahead, *done) if position > prefix})
+
     def cursor(self) -> tuple[int, list[int]]:
         """The prefix up to which all is done, and the positions done beyond it."""
         while self._pending and self._pending[0] not in self._open:

@@ -14,12 +14,23 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from eventmill.backends.sqlite import foreign, schema
+from eventmill.backends.sqlite import foreign
+from eventmill.backends.sqlite import schema as sqlite_schema
 from eventmill.core.clock import Ids, SystemClock
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import ConfigurationError, OutsideTransactionError
+from eventmill.core.errors import ConfigurationError
+from eventmill.patterns.foreign_connections import (
+    Outgoing,
+    outside,
+    through_asyncpg,
+    through_django,
+    through_psycopg,
+    through_sqlalchemy,
+)
 
 if TYPE_CHECKING:
+    from psycopg import AsyncConnection as PsycopgAsyncConnection
+    from psycopg import Connection as PsycopgConnection
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session
@@ -28,64 +39,63 @@ _clock = SystemClock()
 _ids = Ids(_clock)
 
 
+SCHEMA = "public"
+"""Where eventmill's tables are on PostgreSQL, unless `schema=` says otherwise."""
+
+
 @overload
-def add(target: sqlite3.Connection | Session | Connection, *events: object, source: str = ...) -> Sequence[int]: ...
+def add(
+    target: sqlite3.Connection | Session | Connection | PsycopgConnection[Any],
+    *events: object,
+    source: str = ...,
+    schema: str = ...,
+) -> Sequence[int]: ...
 @overload
-def add(target: AsyncSession | AsyncConnection, *events: object, source: str = ...) -> Awaitable[Sequence[int]]: ...
-def add(target: Any, *events: object, source: str = "app") -> Sequence[int] | Awaitable[Sequence[int]]:
+def add(
+    target: AsyncSession | AsyncConnection | PsycopgAsyncConnection[Any],
+    *events: object,
+    source: str = ...,
+    schema: str = ...,
+) -> Awaitable[Sequence[int]]: ...
+@overload
+def add(target: Any, *events: object, source: str = ..., schema: str = ...) -> Any: ...
+def add(target: Any, *events: object, source: str = "app", schema: str = SCHEMA) -> Any:
     """Publish events if, and only if, the transaction that `target` is in commits.
 
-    target: a sqlite3 connection, or SQLAlchemy's Session, Connection, AsyncSession or AsyncConnection on
-    SQLite; with the last two, await the result. source: the service's name in the messages.
+    target: a connection of sqlite3, psycopg (either kind) or asyncpg; SQLAlchemy's Session, Connection, AsyncSession
+    or AsyncConnection on SQLite or PostgreSQL; or a Django connection on PostgreSQL. With the asynchronous ones, await
+    the result. source: the service's name in the messages. schema: where eventmill's tables are on PostgreSQL.
     Returns the positions in the log, which count once you commit.
 
     Raises OutsideTransactionError where no transaction is open, and, before anything is written,
     MessageTooLargeError, EncodeError and UnknownEventError.
     """
     envelopes = Envelopes(source, _clock, _ids)
-    messages = [envelopes(event) for event in events]
-
-    def append(execute: foreign.Execute, in_transaction: Callable[[], bool]) -> Sequence[int]:
-        return foreign.append(execute, messages, int(_clock.now() * 1000), in_transaction)
-
+    outgoing = Outgoing([envelopes(event) for event in events], int(_clock.now() * 1000), schema)
     if isinstance(target, sqlite3.Connection):
         if not target.in_transaction:
-            raise _outside("the connection")
-        return append(foreign.in_connection(target), lambda: target.in_transaction)
-    if not hasattr(target, "in_transaction"):
+            raise outside("the connection")
+        return outgoing.on_sqlite(foreign.in_connection(target), lambda: target.in_transaction)
+    module = type(target).__module__.partition(".")[0]
+    kind = _KINDS.get(module)
+    if kind is None or not hasattr(target, _MARKS[module]):
         raise ConfigurationError(
-            f"outbox.add cannot work with {type(target).__module__}.{type(target).__qualname__}; give it a sqlite3 "
-            "connection, or SQLAlchemy's Session, Connection, AsyncSession or AsyncConnection"
+            f"outbox.add cannot work with {type(target).__module__}.{type(target).__qualname__}; give it a connection of "
+            "sqlite3, psycopg, asyncpg or Django, or SQLAlchemy's Session, Connection, AsyncSession or AsyncConnection"
         )
-    if not target.in_transaction():
-        raise _outside(type(target).__name__)
-    if hasattr(target, "run_sync"):
-        return target.run_sync(lambda sync: _in_sqlalchemy(sync, append))  # type: ignore[no-any-return]
-    return _in_sqlalchemy(target, append)
+    return kind(target, outgoing)
+
+
+_KINDS: dict[str, Callable[[Any, Outgoing], Any]] = {
+    "sqlalchemy": through_sqlalchemy,
+    "psycopg": through_psycopg,
+    "asyncpg": through_asyncpg,
+    "django": through_django,
+}
+_MARKS = {"sqlalchemy": "in_transaction", "psycopg": "info", "asyncpg": "is_in_transaction", "django": "cursor"}
+"""What a fitting object of each package has."""
 
 
 def install(connection: sqlite3.Connection) -> None:
     """Create eventmill's tables through your own connection, in its open transaction if there is one."""
-    schema.migrate(connection, "the database")
-
-
-def _in_sqlalchemy(
-    target: Session | Connection, append: Callable[[foreign.Execute, Callable[[], bool]], Sequence[int]]
-) -> Sequence[int]:
-    connection: Connection = target.connection() if hasattr(target, "get_bind") else target  # type: ignore[operator]
-    if connection.dialect.name != "sqlite":
-        raise ConfigurationError(f"outbox.add works on SQLite, not yet on {connection.dialect.name}")
-
-    def execute(sql: str, parameters: Sequence[object] = ()) -> Sequence[Sequence[object]]:
-        result = connection.exec_driver_sql(sql, tuple(parameters))
-        return [tuple(row) for row in result.fetchall()] if result.returns_rows else []
-
-    driver: Any = connection.connection.driver_connection
-    return append(execute, lambda: bool(driver.in_transaction))
-
-
-def _outside(what: str) -> OutsideTransactionError:
-    return OutsideTransactionError(
-        f"outbox.add: {what} has no transaction open, so there is nothing the events could commit with; "
-        "begin one first (or use app.publish)"
-    )
+    sqlite_schema.migrate(connection, "the database")

@@ -19,7 +19,9 @@ class Migration:
 
     version: int
     name: str
+    text: str
     statements: Sequence[str]
+    """The text in parts, where no statement of it contains a semicolon at the end of a line."""
     checksum: str
 
 
@@ -31,7 +33,7 @@ def load(package: str) -> list[Migration]:
             text = entry.read_text(encoding="utf-8")
             statements = [part.strip() for part in text.split(";\n") if part.strip()]
             checksum = sha256(text.encode()).hexdigest()
-            found.append(Migration(int(match[1]), entry.name, statements, checksum))
+            found.append(Migration(int(match[1]), entry.name, text, statements, checksum))
     return sorted(found, key=lambda migration: migration.version)
 
 

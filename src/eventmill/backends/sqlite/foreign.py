@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from eventmill.backends.sqlite.append import prepare
+from eventmill.backends.sql.prepared import prepare
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
 from eventmill.core.message import Message

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 
-from eventmill.backends.sqlite.append import PreparedMessage
+from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.backends.sqlite.journal import Journal
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.errors import ConfigurationError, LeaseLostError

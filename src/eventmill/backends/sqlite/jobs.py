@@ -6,11 +6,11 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 
+from eventmill.backends.sql.rows import jobs
 from eventmill.backends.sqlite.connection import translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.open_file import STATEMENTS
-from eventmill.backends.sqlite.rows import jobs
 from eventmill.core.crash import point
 from eventmill.core.job import Job
 

@@ -8,10 +8,10 @@ import sqlite3
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 
+from eventmill.backends.sql.rows import recorded
 from eventmill.backends.sqlite.connection import translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
-from eventmill.backends.sqlite.rows import recorded
 from eventmill.core.errors import ConfigurationError, MessageError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.message import Message, Partition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from eventmill.backends.sqlite.rows import errors
+from eventmill.backends.sql.rows import errors
 from eventmill.core.document import ABSENT
 from eventmill.core.errors import ConflictError, DuplicateError
 from eventmill.core.job import Job

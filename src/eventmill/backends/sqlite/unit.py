@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Sequence
 
-from eventmill.backends.sqlite.append import prepare
+from eventmill.backends.sql.prepared import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
 from eventmill.backends.sqlite.group import Group
 from eventmill.backends.sqlite.journal import Journal, kept

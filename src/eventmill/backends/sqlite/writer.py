@@ -24,7 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
 
-from eventmill.backends.sqlite.append import Appender, prepare
+from eventmill.backends.sql.prepared import prepare
+from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.backends.sqlite.group import Group, Staged

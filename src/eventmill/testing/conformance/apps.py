@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from eventmill.app import App
 from eventmill.core.event import Event
@@ -104,7 +104,12 @@ def in_order(found: Sequence[Effect], reader: str | None = None) -> dict[str, li
 
 
 class SubscriberCases(Conformance[Any]):
-    """A binding defines `app`. Cases with several members need the feature `shared`."""
+    """A binding defines `app`. Cases with several members need the feature `shared`.
+
+    effects_table: creates the table of effects where `place` counts up by other words than SQLite's.
+    """
+
+    effects_table: ClassVar[str] = CREATE
 
     def app(self, place: Path, settings: Settings) -> App:
         """An App named `conformance` at this place: the same place every time."""
@@ -130,7 +135,7 @@ class SubscriberCases(Conformance[Any]):
 
         @app.setup
         async def create(tx: Transaction) -> None:
-            await tx.execute(CREATE)
+            await tx.execute(self.effects_table)
 
         try:
             yield app

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from unittest import SkipTest
 
 from eventmill.core.capabilities import Log, Store
 from eventmill.core.clock import Clock, ManualClock, SystemClock
+from eventmill.core.errors import ConfigurationError
 
 CASE_SECONDS = 60.0
 """Real time after which a case counts as hanging."""
@@ -30,6 +31,8 @@ class Features:
     manual_clock: the backend goes by the clock it is given.
     sequences: the log counts the messages of each key; one that is no store leaves that to the store they come from.
     replay: a new group begins with the earliest message, also with one from before it was known.
+    one_writer: a transaction that runs statements keeps all others from doing so until it ends; elsewhere, rows that
+    are read to be written are locked by the statement that reads them (SELECT … FOR UPDATE).
     """
 
     durable: bool = False
@@ -37,6 +40,7 @@ class Features:
     manual_clock: bool = False
     sequences: bool = True
     replay: bool = True
+    one_writer: bool = False
 
 
 B = TypeVar("B")
@@ -81,21 +85,12 @@ S = TypeVar("S", bound=Conformance[Any])
 
 
 def case(
-    *,
-    durable: bool = False,
-    shared: bool = False,
-    manual_clock: bool = False,
-    sequences: bool = False,
-    replay: bool = False,
+    **needs: bool,
 ) -> Callable[[Callable[[S, Stage[Any]], Coroutine[Any, Any, None]]], Callable[[S, Path], None]]:
-    """Make an async method one test; it is skipped where the binding lacks a feature it needs."""
-    needs = {
-        "durable": durable,
-        "shared": shared,
-        "manual_clock": manual_clock,
-        "sequences": sequences,
-        "replay": replay,
-    }
+    """Make an async method one test; it is skipped where the binding lacks a feature it needs, as `Features` has them."""
+    unknown = set(needs) - {field.name for field in fields(Features)}
+    if unknown:
+        raise ConfigurationError(f"{', '.join(unknown)}: no such feature")
 
     def decorate(body: Callable[[S, Stage[Any]], Coroutine[Any, Any, None]]) -> Callable[[S, Path], None]:
         # Not functools.wraps: pytest would then look for a fixture named `stage`.

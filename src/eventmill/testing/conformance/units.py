@@ -201,6 +201,19 @@ class UnitCases(Conformance[Backend]):
                 assert (await document(store, f"order/{number}") is not None) == (number in good)
 
     @case()
+    async def test_statements_that_write_what_they_read_do_not_overlap(self, stage: Stage[Backend]) -> None:
+        async def increment() -> None:
+            async with store.transaction() as tx:
+                await tx.execute("UPDATE orders SET total = total + 1 WHERE id = ?", (1,))
+
+        async with stage.open() as store:
+            await create(store)
+            async with store.transaction() as tx:
+                await tx.execute(INSERT, (1, 0))
+            await asyncio.gather(*(increment() for _ in range(20)))
+            assert await orders(store) == [(1, 20)]
+
+    @case(one_writer=True)
     async def test_units_that_read_then_write_do_not_overlap(self, stage: Stage[Backend]) -> None:
         async def increment() -> None:
             async with store.transaction() as tx:

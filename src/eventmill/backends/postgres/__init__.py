@@ -1,0 +1,1 @@
+"""PostgreSQL: one writer connection per process, pipelined; readers that never skip."""

@@ -1,0 +1,121 @@
+"""Groups, their members and the cursors they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from eventmill.backends.postgres.database import Database
+from eventmill.backends.postgres.values import Value, int4s, number, text, texts
+from eventmill.core.assignment import share
+from eventmill.core.claims import Balance, Cursor, Group
+from eventmill.core.crash import point
+from eventmill.core.message import Partition
+from eventmill.core.reading import Types
+
+
+def _places(partitions: Collection[Partition]) -> tuple[Value, Value]:
+    return texts([partition.topic for partition in partitions]), int4s([partition.number for partition in partitions])
+
+
+class PostgresGroups(Database):
+    """The cursor part of the Store. Whoever changes members or holders does so one at a time, under a lock."""
+
+    async def enroll(self, group: str, types: Types | None, partitions: Collection[Partition]) -> None:
+        known = {(topic, part) for topic, part, *_ in await self._fetch("cursors", text(group))}
+        described = None if types is None else msgspec.json.encode(types).decode()
+        stored = await self._fetch("group_types", text(group))
+        if stored == [(described,)] and known.issuperset(partitions):
+            return
+        async with self._own() as unit:
+            await unit.fetch("enroll_group", text(group), text(described))
+            await unit.fetch("enroll_cursors", text(group), *_places(partitions))
+
+    async def generation(self, group: str) -> int:
+        rows = await self._fetch("generation", text(group), number(self.now()))
+        return int(rows[0][0]) if rows else 0
+
+    async def balance(self, group: str, member: str, partitions: Collection[Partition], lease: float) -> Balance:
+        wanted = set(partitions)
+        milliseconds = int(lease * 1000)
+        async with self._own() as unit:
+            await unit.fetch("lock_members")
+            now = self.now()
+            await unit.fetch("expire", number(now))
+            names = {str(name) for (name,) in await unit.fetch("members", text(group))}
+            if member not in names:
+                await unit.fetch("bump", text(group))
+            await unit.fetch("join", text(group), text(member), number(now + milliseconds), number(milliseconds))
+            holders: dict[Partition, str | None] = {}
+            held: dict[Partition, int] = {}
+            for topic, part, _, _, holder, token, _ in await unit.fetch("cursors", text(group)):
+                partition = Partition(topic, part)  # type: ignore[arg-type]
+                if partition in wanted:
+                    holders[partition] = holder  # type: ignore[assignment]
+                    if holder == member:
+                        held[partition] = token  # type: ignore[assignment]
+            take, give = share(member, names, holders)
+            rows = await unit.fetch("acquire", text(member), text(group), *_places(take)) if take else []
+            acquired = [
+                Cursor(Partition(topic, part), position, json.loads(ahead), token, abandoned)  # type: ignore[arg-type]
+                for topic, part, position, ahead, token, abandoned in rows
+            ]
+            held.update({cursor.partition: cursor.token for cursor in acquired})
+        if acquired:
+            point("lease.taken")
+        return Balance(acquired, give, held)
+
+    async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
+        point("lease.release")
+        async with self._own() as unit:
+            await unit.fetch("lock_members")
+            if partitions is None:
+                await unit.fetch("release_cursors", text(group), text(member))
+                await unit.fetch("release_jobs", text(member))
+                await unit.fetch("drop_member", text(group), text(member))
+            else:
+                await unit.fetch("release_some", text(member), text(group), *_places(partitions))
+            await unit.fetch("bump", text(group))
+
+    def beat(self, members: Collection[str], lease: float) -> None:
+        milliseconds = int(lease * 1000)
+        self._beater.run("beat", [number(self.now() + milliseconds), number(milliseconds), texts(members)])
+
+    async def bury(self, incarnation: str) -> None:
+        async with self._own() as unit:
+            await unit.fetch("lock_members")
+            await unit.fetch("bury", text(f"{incarnation}/"))
+            await unit.fetch("expire", number(self.now()))
+
+    async def groups(self) -> Sequence[Group]:
+        counts: dict[str, dict[str, int]] = {}
+        for queue, state, count in await self._fetch("job_counts"):
+            counts.setdefault(queue, {})[state] = count
+        members: dict[str, dict[str, int]] = {}
+        for group, member in await self._fetch("live_members", number(self.now())):
+            members.setdefault(group, {})[member] = 0
+        cursors: dict[str, dict[Partition, int]] = {}
+        for group, topic, part, position, member in await self._fetch("all_cursors"):
+            cursors.setdefault(group, {})[Partition(topic, part)] = position
+            if member in members.get(group, {}):
+                members[group][member] += 1
+        return [
+            Group(
+                name,
+                None if types is None else msgspec.json.decode(types, type=Types),
+                cursors.get(name, {}),
+                members.get(name, {}),
+                retrying=counts.get(name, {}).get("due", 0) + counts.get(name, {}).get("running", 0),
+                parked=counts.get(name, {}).get("parked", 0),
+                dead=counts.get(name, {}).get("dead", 0),
+            )
+            for name, types in await self._fetch("groups")
+        ]
+
+    async def forget(self, group: str) -> None:
+        async with self._own() as unit:
+            await unit.fetch("lock_members")
+            for part in ("", "_members", "_cursors", "_watermarks", "_jobs", "_inbox"):
+                await unit.fetch(f"forget{part}", text(group))

@@ -1,0 +1,98 @@
+"""Jobs: claimed, fenced and settled one by one; and what is kept for a while only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from eventmill.backends.postgres.database import Database
+from eventmill.backends.postgres.values import int8s, number, text, texts
+from eventmill.backends.sql.rows import jobs
+from eventmill.core.crash import point
+from eventmill.core.job import Job
+
+PRUNE_BATCH = 1_000
+
+
+class PostgresJobs(Database):
+    """The job part of the Store."""
+
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
+        vanished = bool(await self._fetch("expired", number(self.now())))
+        due = await self.next_due(queue)
+        if (due is None or due > self.now()) and not vanished:
+            return []
+        milliseconds = int(lease * 1000)
+        async with self._own() as unit:
+            # Members change one at a time; where nobody has vanished, claims pass each other by.
+            now = self.now()
+            if vanished:
+                await unit.fetch("lock_members")
+                await unit.fetch("expire", number(now))
+            await unit.fetch("join", text(queue), text(member), number(now + milliseconds), number(milliseconds))
+            crashed = await unit.fetch("claimable_crashed", text(queue), number(now))
+            if crashed:
+                rows = await unit.fetch("claim_one", text(member), number(crashed[0][0]))  # type: ignore[arg-type]
+            else:
+                rows = await unit.fetch("claim", text(member), text(queue), number(now), number(limit))
+        claimed = sorted(jobs(rows), key=lambda job: (job.due, job.id))
+        if claimed:
+            point("job.claimed")
+        return claimed
+
+    async def next_due(self, queue: str) -> int | None:
+        ((due,),) = await self._fetch("next_due", text(queue))
+        return None if due is None else int(due)
+
+    async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
+        if not lanes:
+            return ()
+        return {lane for (lane,) in await self._fetch("occupied", text(queue), texts(lanes))}
+
+    async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
+        if not ids:
+            return ()
+        return {(id_, source) for id_, source in await self._fetch("received", text(group), texts(ids))}
+
+    async def jobs(
+        self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
+    ) -> Sequence[Job]:
+        return jobs(await self._fetch("jobs", number(after_id), text(queue), text(state), number(limit)))
+
+    async def replay(self, ids: Collection[int]) -> int:
+        return await self._dead(ids, skip=False)
+
+    async def skip(self, ids: Collection[int]) -> int:
+        return await self._dead(ids, skip=True)
+
+    async def _dead(self, ids: Collection[int], *, skip: bool) -> int:
+        """Do something to those of the jobs that are dead, then let their lanes go on."""
+        if not ids:
+            return 0
+        wanted = int8s(list(ids))
+        async with self._own() as unit:
+            lanes = await unit.fetch("dead_lanes", wanted)
+            queues_and_lanes = (texts([queue for queue, _ in lanes]), texts([lane for _, lane in lanes]))  # type: ignore[misc]
+            await unit.fetch("lock_lanes", *queues_and_lanes)
+            dead = await unit.fetch("dead_jobs", wanted)
+            found = int8s([id_ for id_, _, _ in dead])  # type: ignore[misc]
+            if skip:
+                await unit.fetch("drop_jobs", found)
+            else:
+                await unit.fetch("replay_jobs", number(self.now()), found)
+            await unit.fetch("go_on", *queues_and_lanes, number(self.now()))
+        return len(dead)
+
+    async def prune(self, *, inbox_older_than: float, dead_older_than: float) -> int:
+        now = self.now()
+        removed = 0
+        while True:
+            async with self._own() as unit:
+                result = await unit.fetch(
+                    "prune_inbox", number(now - int(inbox_older_than * 1000)), number(PRUNE_BATCH)
+                )
+            removed += len(result)
+            if len(result) < PRUNE_BATCH:
+                break
+        while ids := await self._fetch("old_dead", number(now - int(dead_older_than * 1000)), number(PRUNE_BATCH)):
+            removed += await self.skip([id_ for (id_,) in ids])
+        return removed

@@ -1,0 +1,1 @@
+"""Steps of the PostgreSQL schema. `{schema}` stands for the quoted schema name."""
