@@ -79,18 +79,17 @@ class Desk:
         self.sql.executescript(_INDEXES)
 
     async def _copy_log(self, table: str, log: Log) -> None:
-        for topic, count in (await log.topics()).items():
-            for number in range(count):
-                partition = Partition(topic, number)
-                position = 0
-                while True:
-                    page = await log.read({partition: position}, limit=PAGE)
-                    if not page.messages:
-                        break
-                    rows = [(m.source, m.id, m.type, m.topic, m.key, m.sequence) for m in
-                            (recorded.message for recorded in page.messages)]  # fmt: skip
-                    self._insert(table, ("source", "id", "type", "topic", "key", "sequence"), rows)
-                    position = page.messages[-1].position
+        after = {
+            Partition(topic, number): 0 for topic, count in (await log.topics()).items() for number in range(count)
+        }
+        while True:
+            page = await log.read(after, limit=PAGE)
+            rows = [(m.source, m.id, m.type, m.topic, m.key, m.sequence) for m in
+                    (recorded.message for recorded in page.messages)]  # fmt: skip
+            self._insert(table, ("source", "id", "type", "topic", "key", "sequence"), rows)
+            if all(after[partition] >= position for partition, position in page.after.items()):
+                return
+            after.update(page.after)
 
     async def _copy_table(self, app: App, table: str) -> None:
         ledger = table not in KEYS
