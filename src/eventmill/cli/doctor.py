@@ -42,6 +42,8 @@ def doctor(target: str, as_json: bool) -> None:
             found += [(f"{name} {file_of(backend)}", finding) for finding in _files(backend)]
     if not any(finding.level == "error" for _, finding in found):
         found += [("groups", finding) for finding in asyncio.run(_contents(target))]
+        for name, backend in places:
+            found += [(f"{name} {backend!r}", finding) for finding in asyncio.run(_server(backend))]
     failed = any(finding.level == "error" for _, finding in found)
     if as_json:
         document(
@@ -90,6 +92,15 @@ def _files(backend: SqliteBackend) -> Iterator[Finding]:
         yield Finding(
             "error", "database", str(error), "check that the URL names the right file, and that it can be read"
         )
+
+
+async def _server(backend: BrokerBackend) -> list[Finding]:
+    """What a backend that stands on a server has to say about it."""
+    examine = getattr(backend, "examine", None)
+    if examine is None:
+        return []
+    async with backend:
+        return [Finding(*each) for each in await examine()]
 
 
 async def _contents(target: str) -> list[Finding]:

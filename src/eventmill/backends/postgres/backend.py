@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from eventmill.backends.postgres.address import Address
+from eventmill.backends.postgres.examination import PostgresExamination
 from eventmill.backends.postgres.groups import PostgresGroups
 from eventmill.backends.postgres.jobs import PostgresJobs
 from eventmill.backends.postgres.log import PostgresLog
@@ -13,7 +14,7 @@ from eventmill.core.capabilities import Capability
 from eventmill.core.clock import Clock
 
 
-class PostgresBackend(PostgresLog, PostgresGroups, PostgresJobs):
+class PostgresBackend(PostgresLog, PostgresGroups, PostgresJobs, PostgresExamination):
     """Every capability in one schema of a PostgreSQL database (15 or newer), shared by any number of processes."""
 
     offers = frozenset(Capability)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -167,6 +167,18 @@ class Batch:
         """Nothing of it is kept. error: for all of it; None: those who are not to blame begin again."""
         for unit, durable in self.finished.items():
             refuse(durable, self.blamed.get(unit) or error or interrupted())
+
+    def give_up(self, error: Exception) -> None:
+        """The messages that were published with it are not to be stored, or nobody can tell."""
+        for entry in self.published:
+            refuse(entry.durable, error)
+
+    def found(self, stored: Mapping[str, int]) -> None:
+        """Tell those whose messages turned out to be stored. stored: ids and positions."""
+        for entry in self.published:
+            ids = [message.id for message, _ in entry.messages]
+            if not entry.durable.done() and ids and all(id_ in stored for id_ in ids):
+                entry.durable.set_result([stored[id_] for id_ in ids])
 
     def distrust(self) -> None:
         """Nothing of these members may overtake what was just lost."""

@@ -226,7 +226,10 @@ class Pipeline:
                     self._broken_prepare = None
                     continue
                 settle = waiting.popleft()
-                assert settle is not None
+                if settle is None:
+                    # Not an answer: the server says goodbye.
+                    waiting.appendleft(None)
+                    raise faults.of_result(result)
                 if status in _OK:
                     settle(result, None)
                 elif status == _ABORTED:

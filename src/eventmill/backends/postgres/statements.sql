@@ -277,3 +277,16 @@ DELETE FROM {schema}.eventmill_inbox WHERE ctid = ANY (ARRAY(
 
 -- name: old_dead
 SELECT id FROM {schema}.eventmill_jobs WHERE state = 'dead' AND due < $1 LIMIT $2
+
+-- name: server
+SELECT current_setting('server_version'), current_setting('autovacuum'), (SELECT count(*) FROM pg_prepared_xacts)
+
+-- name: idle
+SELECT pid, extract(epoch FROM clock_timestamp() - state_change)::float8, application_name, left(query, 200)
+FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database()
+  AND state_change < clock_timestamp() - make_interval(secs => $1)
+
+-- name: dead_rows
+SELECT relname::text, n_dead_tup FROM pg_stat_user_tables
+WHERE schemaname = $1 AND starts_with(relname, 'eventmill_') AND n_dead_tup > $2
+  AND relname NOT IN ('eventmill_log', 'eventmill_inbox')

@@ -147,7 +147,7 @@ class Writer(Line):
                 joiner.set_result(None)
 
     def leave(self, batch: Batch, unit: Hashable, *, undo: bool) -> None:
-        """The unit gives up. undo: it has written, so that nothing of the batch can be kept."""
+        """The unit gives up. undo: it has written, and nothing of the batch can be kept."""
         batch.active.discard(unit)
         if batch.failure is None:
             if undo:
@@ -264,7 +264,11 @@ class Writer(Line):
         batch = self._batch
         if batch is not None and batch.active:
             return
-        if not self._published and (batch is None or not (batch.begun or batch.finished)):
+        if batch is not None and not (batch.begun or batch.finished):
+            # All who had joined have left: it must not stand in the way of those who wait.
+            batch = self._batch = None
+            self._wake_joiners()
+        if batch is None and not self._published:
             return
         if self.pipeline is None:
             self._connect()
@@ -297,6 +301,9 @@ class Writer(Line):
             # Nothing of this can be the callers' fault: what they staged was checked before.
             log.exception("%s: a commit could not be written", self.address)
             self._committing = None
+            batch.distrust()
+            batch.undone(error)
+            batch.give_up(error)
             pipeline.abandon(error)
             return
         self._wake_joiners()
@@ -371,16 +378,9 @@ class Writer(Line):
         try:
             stored = await self._resolve(batch)
         except Exception as error:
-            for entry in batch.published:
-                refuse(entry.durable, error)
+            batch.give_up(error)
             return
-        for entry in batch.published:
-            if (
-                not entry.durable.done()
-                and entry.messages
-                and all(message.id in stored for message, _ in entry.messages)
-            ):
-                entry.durable.set_result([stored[message.id] for message, _ in entry.messages])
+        batch.found(stored)
         self._again(batch.published)
 
     # Closing
