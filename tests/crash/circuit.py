@@ -1,4 +1,4 @@
-"""The program that is killed: two services, each with its own file, around one broker file.
+"""The program that is killed: two services, each with its own file, around one broker: a file, or what is in BROKER.
 
 The shop writes an order's row and publishes it. The books post it, some of them at the second attempt
 only, and publish the booking, which the shop confirms. A second group of the books lets every key's
@@ -9,6 +9,7 @@ Whatever was done before a crash is found and not done again: the program can be
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +28,9 @@ ORDERS = ROUNDS * CUSTOMERS
 PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "posting.published")
 """The points of this program, beside those of eventmill."""
 
+BROKER = "CIRCUIT_BROKER"
+"""Environment variable: the URL of the broker between the two."""
+
 SETTINGS = Settings(lease=0.6)
 
 
@@ -40,8 +44,12 @@ class Booked(Event, name="circuit.booked", key="customer"):
     number: int
 
 
+def broker(place: Path) -> str:
+    return os.environ.get(BROKER) or f"sqlite:///{place}/broker.db"
+
+
 def shop(place: Path) -> App:
-    app = App(f"sqlite:///{place}/shop.db", broker=f"sqlite:///{place}/broker.db", name="shop", settings=SETTINGS)
+    app = App(f"sqlite:///{place}/shop.db", broker=broker(place), name="shop", settings=SETTINGS)
 
     @app.setup
     async def tables(tx: Transaction) -> None:
@@ -56,7 +64,7 @@ def shop(place: Path) -> App:
 
 
 def books(place: Path) -> App:
-    app = App(f"sqlite:///{place}/books.db", broker=f"sqlite:///{place}/broker.db", name="books", settings=SETTINGS)
+    app = App(f"sqlite:///{place}/books.db", broker=broker(place), name="books", settings=SETTINGS)
 
     @app.setup
     async def tables(tx: Transaction) -> None:

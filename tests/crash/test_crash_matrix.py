@@ -51,7 +51,7 @@ class Matrix:
             environment={"PYTHONPATH": PATH},
             after_kill=lambda: row_is_message(place),
         )
-        settled(place)
+        settled(place, "broker")
         return report
 
     def __getitem__(self, cell: Crash) -> Report:
@@ -134,9 +134,12 @@ def row_is_message(place: Path) -> None:
         connection.close()
 
 
-def settled(place: Path) -> None:
-    """In the end: every effect once, in order per key, nothing waiting, nothing dead, nobody holding anything."""
-    shop, books, broker = (sqlite3.connect(place / f"{name}.db") for name in ("shop", "books", "broker"))
+def settled(place: Path, *others: str) -> None:
+    """In the end: every effect once, in order per key, nothing waiting, nothing dead, nobody holding anything.
+
+    others: further files of the same kind, beside those of the two services.
+    """
+    shop, books, *more = (sqlite3.connect(place / f"{name}.db") for name in ("shop", "books", *others))
     try:
         everything = list(range(circuit.ORDERS))
         assert orders(shop) == everything
@@ -148,7 +151,7 @@ def settled(place: Path) -> None:
             for customer in range(circuit.CUSTOMERS):
                 mine = [number for number in numbers if number % circuit.CUSTOMERS == customer]
                 assert mine == sorted(mine), f"{table}: in order for c{customer}, {mine}"
-        for connection in (shop, books, broker):
+        for connection in (shop, books, *more):
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             assert connection.execute("SELECT count(*) FROM eventmill_jobs").fetchone() == (0,)
             holders = connection.execute(
@@ -157,7 +160,7 @@ def settled(place: Path) -> None:
             assert not holders, holders
             sequences(connection)
     finally:
-        for connection in (shop, books, broker):
+        for connection in (shop, books, *more):
             connection.close()
 
 

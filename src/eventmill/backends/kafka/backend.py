@@ -95,7 +95,7 @@ class KafkaBackend(LogSubscriber):
 
     def subscribe(self, group: str, types: Types | None) -> KafkaFeed:  # type: ignore[override]
         where = f"kafka://{self._url.location}"
-        return KafkaFeed(self._open.cluster, Reader(self._settings, group, types, where), group)
+        return KafkaFeed(Reader(self._settings, group, types, where))
 
     # Log
 
