@@ -62,9 +62,10 @@ class Flow:
     @contextlib.asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Some entries all the time while the block lasts."""
+        over = asyncio.Event()
 
         async def send() -> None:
-            while True:
+            while not over.is_set():
                 await self.send(5)
                 await asyncio.sleep(0.02)
 
@@ -72,8 +73,8 @@ class Flow:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            over.set()
+            await task
 
     async def entered(self) -> int:
         return int((await self.entries("SELECT count(*) FROM entries"))[0][0])

@@ -167,6 +167,8 @@ class Subscription:
             self._wake.clear()
             self._dispatcher.check()
             if not self._fence.valid:
+                await asyncio.sleep(0)  # a worker that broke it says why, once it has ended
+                self._dispatcher.check()
                 raise LeaseLostError(f"{member} was refused by the store")
             if self._stopping:
                 self._in_flight.drop(self._dispatcher.abandon())
@@ -294,7 +296,6 @@ class Subscription:
 
     async def _claim(self, member: str) -> bool:
         """Take due retries, unless enough is in hand already."""
-        assert self._dispatcher is not None
         room = self._in_flight.room
         if room <= 0:
             return False

@@ -106,6 +106,8 @@ def _security(url: Url) -> Config:
             raise url.refusal(f"security={security} has no login; write security=sasl_ssl, or leave the user out")
         if url.get("mechanism") is not None:
             raise url.refusal("mechanism= is for security=sasl_ssl and sasl_plaintext")
+    if (url.get("certfile") is None) != (url.get("keyfile") is None):
+        raise url.refusal("certfile= and keyfile= belong together: give both")
     files = {"cafile": "ssl.ca.location", "certfile": "ssl.certificate.location", "keyfile": "ssl.key.location"}
     for option, property_ in files.items():
         path = url.get(option)
@@ -116,6 +118,4 @@ def _security(url: Url) -> Config:
         if not Path(path).is_file():
             raise url.refusal(f"{option}={path}: there is no such file")
         config[property_] = path
-    if (url.get("certfile") is None) != (url.get("keyfile") is None):
-        raise url.refusal("certfile= and keyfile= belong together: give both")
     return config
