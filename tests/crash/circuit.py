@@ -1,4 +1,4 @@
-"""The program that is killed: two services, each with its own file, around one broker file.
+"""The program that is killed: two services, each with its own file, around one broker: a file, or what is in BROKER.
 
 The shop writes an order's row and publishes it. The books post it, some of them at the second attempt
 only, and publish the booking, which the shop confirms. A second group of the books lets every key's
@@ -30,11 +30,12 @@ ORDERS = ROUNDS * CUSTOMERS
 PROGRAM_POINTS = ("order.written", "order.published", "posting.written", "posting.published")
 """The points of this program, beside those of eventmill."""
 
+BROKER = "CIRCUIT_BROKER"
+"""Environment variable: the URL of the broker between the two."""
+
 SETTINGS = Settings(lease=0.6)
 
 LIFE = uuid4().hex
-BROKER = "CIRCUIT_BROKER"
-"""Environment variable: the broker's URL."""
 
 
 class Placed(Event, name="circuit.placed", key="customer"):

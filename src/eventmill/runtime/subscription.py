@@ -165,6 +165,8 @@ class Subscription:
             if watch.done():
                 watch.result()  # without it nothing would wake us any more
             if not self._fence.valid:
+                await asyncio.sleep(0)  # a worker that broke it says why, once it has ended
+                self._dispatcher.check()
                 raise LeaseLostError(f"{member} was refused by the store")
             if self._stopping:
                 self._in_flight.drop(self._dispatcher.abandon())
@@ -254,7 +256,6 @@ class Subscription:
 
     async def _claim(self, member: str) -> bool:
         """Take due retries, unless enough is in hand already."""
-        assert self._dispatcher is not None
         room = self._in_flight.room
         if room <= 0:
             return False

@@ -34,10 +34,9 @@ class KafkaBackend(LogSubscriber):
 
     offers = frozenset({Capability.PUBLISHER, Capability.SUBSCRIBER, Capability.LOG})
 
-    def __init__(self, url: Url, *, readonly: bool = False) -> None:
+    def __init__(self, url: Url) -> None:
         self._url = url
         self._settings = Settings.of(url)
-        self._readonly = readonly
         self._opened: _Open | None = None
 
     @classmethod
@@ -45,9 +44,10 @@ class KafkaBackend(LogSubscriber):
         """`kafka://user:password@host:9092,host:9092`.
 
         Options: `security`, `mechanism`, `cafile`, `certfile`, `keyfile`, `prefix`, `replication`, `compression`,
-        `connect_timeout`, `publish_timeout`. Times are the broker's and the network's: no clock is asked.
+        `connect_timeout`, `publish_timeout`. Times are the broker's and the network's: no clock is asked. `readonly` changes
+        nothing: opening leaves no trace.
         """
-        return cls(url, readonly=readonly)
+        return cls(url)
 
     def __repr__(self) -> str:
         return str(self._url)
@@ -95,7 +95,7 @@ class KafkaBackend(LogSubscriber):
 
     def subscribe(self, group: str, types: Types | None) -> KafkaFeed:  # type: ignore[override]
         where = f"kafka://{self._url.location}"
-        return KafkaFeed(self._open.cluster, Reader(self._settings, group, types, where), group)
+        return KafkaFeed(Reader(self._settings, group, types, where))
 
     # Log
 

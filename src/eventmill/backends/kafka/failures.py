@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -20,6 +21,9 @@ REFUSED = {
 }
 """Errors that waiting does not mend."""
 
+QUIET = 10.0
+"""Seconds between two lines of one kind in the log."""
+
 
 def of_exception(error: KafkaException) -> KafkaError:
     found = error.args[0]
@@ -35,17 +39,21 @@ def translated(error: KafkaError | KafkaException, what: str) -> BackendError:
 
 
 class LibraryLog:
-    """Takes the library's lines: at most as warnings, since what matters is raised where it matters.
+    """Takes the library's lines, at most as warnings: what matters is raised where it matters.
 
     secret: never shown, whatever the library writes.
     """
 
     def __init__(self, secret: str | None) -> None:
         self._secret = secret
+        self._said: dict[object, float] = {}
 
     def log(self, level: int, text: str, *parts: object) -> None:
-        if parts and parts[0] == "CONFWARN":
-            return  # settings are ours, and their warnings known
+        kind = parts[0] if parts else text
+        now = time.monotonic()
+        if kind == "CONFWARN" or now - self._said.get(kind, -QUIET) < QUIET:
+            return  # settings are ours, and their warnings known; each of many clients says that it cannot connect
+        self._said[kind] = now
         line = text % parts if parts else text
         if self._secret:
             line = line.replace(self._secret, "***")

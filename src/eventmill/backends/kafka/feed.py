@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping
 
-from eventmill.backends.kafka.cluster import Cluster
-from eventmill.backends.kafka.failures import log
 from eventmill.backends.kafka.reader import Reader
-from eventmill.core.errors import BackendError
 from eventmill.core.feed import Nothing
 from eventmill.core.message import Partition
 from eventmill.core.reading import Page
@@ -18,11 +15,8 @@ class KafkaFeed:
 
     durable_positions = True
 
-    def __init__(self, cluster: Cluster, reader: Reader, group: str) -> None:
-        self._cluster = cluster
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._group = group
-        self._shown: dict[Partition, int] = {}
 
     async def read(self, after: Mapping[Partition, int], *, limit: int, max_bytes: int = 16 << 20) -> Page:
         return self._reader.read(after, limit=limit, max_bytes=max_bytes)
@@ -33,21 +27,12 @@ class KafkaFeed:
     def acknowledge(self, partition: Partition, positions: Collection[int]) -> None:
         """A cursor says it all."""
 
-    async def report(self, after: Mapping[Partition, int]) -> None:
-        """For people and lag tools alone: a broker that does not take it now is told the next time."""
-        news = {partition: at for partition, at in after.items() if self._shown.get(partition) != at}
-        if not news:
-            return
-        try:
-            await self._cluster.show(self._group, news)
-        except BackendError as error:
-            log.info("%s", error)
-        else:
-            self._shown.update(news)
+    def report(self, after: Mapping[Partition, int]) -> Awaitable[None]:
+        """For people and lag tools alone: nobody waits for it, and what the broker does not take now it is told later."""
+        self._reader.show(after)
+        return Nothing()
 
     def release(self, partitions: Collection[Partition]) -> Awaitable[None]:
-        for partition in partitions:
-            self._shown.pop(partition, None)
         return Nothing()
 
     def close(self) -> Awaitable[None]:

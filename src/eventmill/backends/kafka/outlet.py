@@ -15,7 +15,7 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from eventmill.backends.kafka.failures import LibraryLog, configured, of_exception
+from eventmill.backends.kafka.failures import configured, of_exception
 from eventmill.backends.kafka.record import KafkaMessage, Record
 from eventmill.backends.kafka.settings import Config, Settings
 
@@ -100,7 +100,7 @@ class Outlet:
             "error_cb": self._complain,
         }
         try:
-            self._producer = Producer(config, logger=LibraryLog(settings.secret))
+            self._producer = Producer(config, logger=settings.library_log)
         except (KafkaException, ValueError) as error:
             raise configured(error, where) from error
         self._thread = threading.Thread(target=self._run, name="kafka producer", daemon=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from eventmill.backends.kafka.failures import LibraryLog, of_exception, translated
+from eventmill.backends.kafka.failures import of_exception, translated
 from eventmill.backends.kafka.record import KafkaMessage, from_record
 from eventmill.backends.kafka.settings import Config, Settings
 from eventmill.core.errors import BackendError
@@ -107,6 +107,7 @@ class Reader:
         self._handed = 0
         self._taken = 0
         self._gate = threading.Event()
+        self._shown: Mapping[Partition, int] = {}
 
     # The event loop's side
 
@@ -210,6 +211,10 @@ class Reader:
             self._at[partition] = moved[partition] = at = low
         self._want({**self._wanted, partition: Place(at, next(self._versions))})
 
+    def show(self, after: Mapping[Partition, int]) -> None:
+        """Commit these positions to Kafka's group, some time: they are what people see, and read by nobody."""
+        self._shown = dict(after)
+
     async def changed(self, seen: int, timeout: float) -> int:
         """Wait until something arrived since `seen`, or the time is up; returns the counter of arrivals."""
         if seen == self._changes:
@@ -266,7 +271,7 @@ class Reader:
                     "group.id": self._settings.prefix + self._group,
                     "error_cb": lambda error: log.info("%s: %s", self._where, error.str()),
                 },
-                logger=LibraryLog(self._settings.secret),
+                logger=self._settings.library_log,
             )
             try:
                 self._serve(consumer)
@@ -279,7 +284,11 @@ class Reader:
 
     def _serve(self, consumer: Consumer) -> None:
         assigned: Wanted = {}
+        shown: Mapping[Partition, int] = {}
         while not self._closing:
+            if self._shown is not shown:
+                shown = self._shown
+                self._commit(consumer, shown)
             wanted = self._wanted
             if wanted is not assigned:
                 self._assign(consumer, assigned, wanted)
@@ -304,6 +313,13 @@ class Reader:
             consumer.incremental_assign(
                 [TopicPartition(name(part.topic), part.number, wanted[part].offset) for part in come]
             )
+
+    def _commit(self, consumer: Consumer, shown: Mapping[Partition, int]) -> None:
+        places = [TopicPartition(self._settings.name(topic), number, at) for (topic, number), at in shown.items()]
+        try:
+            consumer.commit(offsets=places, asynchronous=True)
+        except KafkaException as error:  # the next one will say more
+            log.info("%s: showing how far %s is: %s", self._where, self._group, of_exception(error).str())
 
     def _hand_over(self, consumer: Consumer, assigned: Wanted, messages: list[KafkaMessage]) -> None:
         kept: list[KafkaMessage] = []

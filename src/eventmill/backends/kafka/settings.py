@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
+from eventmill.backends.kafka.failures import LibraryLog
 from eventmill.backends.url import Url
 
 Config = dict[str, str | int | float | bool]
@@ -49,7 +51,7 @@ class Settings:
 
     prefix: put before the name of each topic and each reported group. replication: of topics that
     are created, or None for the broker's default. connection: for the client library; holds secrets,
-    and is therefore no part of the repr.
+    and is therefore no part of the repr. library_log: where the library's own lines go.
     """
 
     prefix: str
@@ -58,7 +60,7 @@ class Settings:
     connect_timeout: float
     publish_timeout: float
     connection: Config = field(repr=False)
-    secret: str | None = field(repr=False)
+    library_log: LibraryLog = field(repr=False)
 
     @classmethod
     def of(cls, url: Url) -> Self:
@@ -77,7 +79,7 @@ class Settings:
             connect_timeout=url.seconds("connect_timeout", 30.0),
             publish_timeout=url.seconds("publish_timeout", 20.0),
             connection={"bootstrap.servers": hosts, **CONNECTION, **_security(url)},
-            secret=url.password,
+            library_log=LibraryLog(url.password),
         )
 
     def name(self, topic: str) -> str:
@@ -104,6 +106,8 @@ def _security(url: Url) -> Config:
             raise url.refusal(f"security={security} has no login; write security=sasl_ssl, or leave the user out")
         if url.get("mechanism") is not None:
             raise url.refusal("mechanism= is for security=sasl_ssl and sasl_plaintext")
+    if (url.get("certfile") is None) != (url.get("keyfile") is None):
+        raise url.refusal("certfile= and keyfile= belong together: give both")
     files = {"cafile": "ssl.ca.location", "certfile": "ssl.certificate.location", "keyfile": "ssl.key.location"}
     for option, property_ in files.items():
         path = url.get(option)
@@ -111,7 +115,7 @@ def _security(url: Url) -> Config:
             continue
         if not security.endswith("ssl"):
             raise url.refusal(f"{option}= is for security=ssl and sasl_ssl")
+        if not Path(path).is_file():
+            raise url.refusal(f"{option}={path}: there is no such file")
         config[property_] = path
-    if (url.get("certfile") is None) != (url.get("keyfile") is None):
-        raise url.refusal("certfile= and keyfile= belong together: give both")
     return config
