@@ -21,7 +21,7 @@ def main() -> int:
     try:
         match arguments.command:
             case "install":
-                install()
+                install(only_packages=arguments.packages)
             case "start":
                 _start(fleet, arguments.names, available=arguments.available, owner=arguments.owner)
             case "stop":
@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--folder", type=Path, default=CHECKOUT / ".servers", help="where they live (.servers)")
     parser = argparse.ArgumentParser(prog="scripts/servers", description="PostgreSQL, RabbitMQ and Kafka for the tests")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("install", parents=[common], help="install their packages, where missing")
+    install_command = commands.add_parser("install", parents=[common], help="install them, where missing")
+    install_command.add_argument("--packages", action="store_true", help="Debian's only: the part that needs root")
     start = commands.add_parser("start", parents=[common], help="start them and print their addresses")
     start.add_argument("--available", action="store_true", help="leave out, with a warning, what is not installed")
     start.add_argument("--while", type=int, dest="owner", metavar="PID", help="stop all when this process has ended")

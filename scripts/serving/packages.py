@@ -43,12 +43,20 @@ POM = f"""\
 """
 
 
-def install() -> None:
-    """Install what is missing. Nothing is done, and no network needed, when all is there."""
+SCRIPT = Path(__file__).resolve().parents[1] / "servers"
+
+
+def install(*, only_packages: bool = False) -> None:
+    """Install what is missing. Nothing is done, and no network needed, when all is there.
+
+    Debian's packages take root, or a sudo that asks no password; Kafka's jars go into the caller's cache.
+    """
     packages = _missing_packages()
-    if packages:
+    if packages and os.geteuid() != 0:
+        _as_root(packages)
+    elif packages:
         _apt(packages)
-    if not (jars() / "complete").exists():
+    if not only_packages and not (jars() / "complete").exists():
         _maven()
 
 
@@ -67,12 +75,20 @@ def _missing_packages() -> list[str]:
     return missing
 
 
+def _as_root(packages: list[str]) -> None:
+    command = [str(SCRIPT), "install", "--packages"]
+    sudo = program("sudo")
+    if not (
+        sudo and subprocess.run([sudo, "-n", "true"], capture_output=True, timeout=30, check=False).returncode == 0
+    ):
+        raise NotInstalled(f"missing: {', '.join(packages)}. Run: sudo {' '.join(command)}")
+    print(f"as root: installing {', '.join(packages)}", file=sys.stderr)
+    _run([sudo, "-n", *command], 1800, dict(os.environ))
+
+
 def _apt(packages: list[str]) -> None:
-    remedy = f"apt-get install --no-install-recommends {' '.join(packages)}"
     if not program("apt-get"):
         raise NotInstalled(f"there is no apt-get here. Install what Debian calls: {' '.join(packages)}")
-    if os.geteuid() != 0:
-        raise NotInstalled(f"only root can install packages. Run: sudo {remedy}")
     print(f"installing {', '.join(packages)}", file=sys.stderr)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from serving.certificate import Certificate
 from serving.errors import NotInstalled, ServingError
-from serving.process import Process
+from serving.process import Process, as_user
 from serving.server import PASSWORD, USER, Server, program
 
 SYSTEM_USER = "postgres"  # the server refuses to run as root
@@ -74,7 +74,7 @@ class Postgres(Server):
         return near
 
     def _reachable(self, path: Path) -> bool:
-        near = subprocess.run(["test", "-x", str(path)], user=self.user, group=self.user, extra_groups=[], check=False)
+        near = subprocess.run(["test", "-x", str(path)], check=False, **as_user(self.user))
         return near.returncode == 0
 
     def prepare(self, certificate: Certificate) -> None:
@@ -103,9 +103,7 @@ class Postgres(Server):
             ],
             cwd=self.home,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-            user=self.user,
-            group=self.user,
-            extra_groups=[] if self.user else None,
+            **as_user(self.user),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -6,6 +6,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+
+def as_user(name: str | None) -> dict[str, Any]:
+    """What makes subprocess start a program as another user, with no group but that user's. Only root can."""
+    return {"user": name, "group": name, "extra_groups": []} if name else {}
 
 
 def _fields(pid: int) -> list[str] | None:

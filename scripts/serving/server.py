@@ -14,7 +14,7 @@ from typing import ClassVar
 from serving.certificate import Certificate
 from serving.errors import ServingError
 from serving.ports import free_ports
-from serving.process import Process
+from serving.process import Process, as_user
 
 USER = "eventmill"
 PASSWORD = "mill-secret"  # known on purpose: the servers listen on 127.0.0.1 only, and hold nothing but tests' data
@@ -133,9 +133,7 @@ class Server(ABC):
                 cwd=self.home,
                 env=basics | environment,
                 start_new_session=True,
-                user=user,
-                group=user,
-                extra_groups=[] if user else None,
+                **as_user(user),
             )
         self.processes.append(Process.of(started.pid))
         self.save()

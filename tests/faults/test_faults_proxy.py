@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from proxy import Proxy
+
+import servers
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Play = Callable[["Client", Proxy], Awaitable[None]]
@@ -170,5 +173,18 @@ def test_a_server_that_is_gone_is_felt_by_the_client() -> None:
             with pytest.raises(ConnectionResetError):
                 await stream[0].readexactly(1)
             client.close()
+
+    asyncio.run(run())
+
+
+def test_a_client_of_kafka_stays_behind_the_proxy_that_stands_in_front(kafka_server: str) -> None:
+    """It is sent on to an address by the broker; the messages themselves have to come through the proxy."""
+
+    async def run() -> None:
+        async with Proxy(servers.address("kafka_behind"), servers.address("kafka_front")) as proxy:
+            admin = AdminClient({"bootstrap.servers": urlsplit(proxy.url).netloc})
+            known = await asyncio.to_thread(admin.list_topics, timeout=20)
+            assert [broker.port for broker in known.brokers.values()] == [urlsplit(proxy.url).port]
+            assert proxy.accepted
 
     asyncio.run(run())
