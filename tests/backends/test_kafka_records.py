@@ -29,10 +29,10 @@ from eventmill.core.errors import BackendError, MessageTooLargeError
 from eventmill.core.message import Partition, Recorded
 from eventmill.core.reading import Types
 
-ORDER = Partition("order", 0)
+ORDER = Partition("parcel", 0)
 
 
-class Placed(Event, name="order.placed", key="customer"):
+class Placed(Event, name="parcel.placed", key="customer"):
     customer: str
     number: int
     padding: str = ""
@@ -51,8 +51,8 @@ def message(number: int, key: str | None = "a", **fields: Any) -> Message:
     given = {
         "id": f"m{number}",
         "source": "test",
-        "type": "order.placed",
-        "topic": "order",
+        "type": "parcel.placed",
+        "topic": "parcel",
         "time": 1_700_000_000_000_000,
     }
     return Message(**{**given, "data": b"{}", "key": key, **fields})
@@ -61,12 +61,12 @@ def message(number: int, key: str | None = "a", **fields: Any) -> Message:
 @contextlib.asynccontextmanager
 async def opened(url: str, partitions: int = 1) -> AsyncIterator[KafkaBackend]:
     async with KafkaBackend(Url.parse(url)) as backend:
-        await backend.declare({"order": partitions})
+        await backend.declare({"parcel": partitions})
         yield backend
 
 
 async def everything(backend: KafkaBackend, types: Types | None = None) -> Sequence[Recorded]:
-    at = dict.fromkeys([Partition("order", number) for number in range((await backend.topics())["order"])], 0)
+    at = dict.fromkeys([Partition("parcel", number) for number in range((await backend.topics())["parcel"])], 0)
     return (await backend.read(at, limit=1_000, types=types)).messages
 
 
@@ -115,13 +115,13 @@ def test_a_cloudevents_client_reads_what_we_publish(url: str, kafka_prefix: str)
     assert record.error() is None
     event = from_binary_event(KafkaMessage(dict(record.headers()), record.key(), record.value()))
     identity = (event.get_id(), event.get_source(), event.get_type(), event.get_data())
-    assert identity == ("m1", "test", "order.placed", {"total": 3})
+    assert identity == ("m1", "test", "parcel.placed", {"total": 3})
     assert event.get_extension("partitionkey") == "a"
     assert record.key() == b"a"
 
 
 def test_we_read_what_a_cloudevents_client_writes(url: str, kafka_prefix: str) -> None:
-    attributes = {"specversion": "1.0", "type": "order.placed", "source": "theirs", "tenant": "north"}
+    attributes = {"specversion": "1.0", "type": "parcel.placed", "source": "theirs", "tenant": "north"}
     binary = to_binary_event(CloudEvent({**attributes, "id": "b"}, {"total": 1}), key_mapper=lambda event: "k1")
     structured = to_structured_event(CloudEvent({**attributes, "id": "s"}, {"total": 2}), key_mapper=lambda event: "k2")
 
@@ -132,14 +132,14 @@ def test_we_read_what_a_cloudevents_client_writes(url: str, kafka_prefix: str) -
             assert [(one.message.id, one.message.key) for one in found] == [("b", "k1"), ("s", "k2")]
             assert [one.message.extensions for one in found] == [{"tenant": "north"}] * 2
             assert [one.unreadable for one in found] == [None, None]
-            assert len(await everything(backend, Types(frozenset({"order.placed"})))) == 2
-            assert not await everything(backend, Types(frozenset({"order.paid"})))
+            assert len(await everything(backend, Types(frozenset({"parcel.placed"})))) == 2
+            assert not await everything(backend, Types(frozenset({"parcel.paid"})))
 
     asyncio.run(read())
 
 
 def test_a_key_that_is_no_text_still_keeps_its_messages_in_order(url: str, kafka_prefix: str) -> None:
-    headers = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"s", "ce_type": b"order.placed"}
+    headers = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"s", "ce_type": b"parcel.placed"}
 
     async def read() -> None:
         async with opened(url) as backend:
@@ -156,15 +156,15 @@ def test_a_key_that_is_no_text_still_keeps_its_messages_in_order(url: str, kafka
 def test_what_is_no_cloudevent_is_a_dead_letter_of_the_groups_that_read_it(
     url: str, kafka_prefix: str, tmp_path: Any
 ) -> None:
-    broken = {"ce_specversion": b"1.0", "ce_type": b"order.placed", "ce_source": b"s"}  # it has no id
-    other = {**broken, "ce_type": b"order.paid"}
+    broken = {"ce_specversion": b"1.0", "ce_type": b"parcel.placed", "ce_source": b"s"}  # it has no id
+    other = {**broken, "ce_type": b"parcel.paid"}
     good = {**broken, "ce_id": b"1"}
     seen: list[int] = []
 
     async def run() -> None:
         async with opened(url):
             pass
-        app = App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"order": 1})
+        app = App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"parcel": 1})
 
         @app.on(Placed, group="readers")
         async def read(event: Placed, tx: Transaction) -> None:
@@ -259,7 +259,7 @@ def test_a_message_over_the_limit_is_a_dead_letter_of_the_relay(url: str, kafka_
         async with opened(url, 4) as backend:
             await backend.publish([message(0)])
             await asyncio.to_thread(limit, url, f"{kafka_prefix}order", 20_000)
-            async with App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"order": 4}) as app:
+            async with App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"parcel": 4}) as app:
                 events = [Placed(f"c{n % 5}", n, "x" * 30_000 if n == 7 else "") for n in range(50)]
                 await app.publish(*events)
                 task = asyncio.create_task(app.run())
@@ -352,7 +352,7 @@ def test_a_feed_goes_wherever_it_is_sent(url: str) -> None:
             for round_ in range(24):
                 at = {part: (round_ * 7919 * (part.number + 1)) % end for part, end in ends.items()}
                 if round_ % 3 == 0:
-                    del at[Partition("order", round_ % 2)]
+                    del at[Partition("parcel", round_ % 2)]
                 expected = {part: position + 1 for part, position in at.items()}
                 seen, pages = -1, 0
                 while pages < 3 and any(at[part] < ends[part] for part in at):
@@ -381,7 +381,7 @@ def test_how_far_a_group_is_shows_in_kafka(url: str, kafka_prefix: str, tmp_path
 
     async def run() -> None:
         async with opened(url, 2) as backend:
-            app = App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"order": 2})
+            app = App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"parcel": 2})
 
             @app.on(Placed, group="readers")
             async def read(event: Placed) -> None: ...

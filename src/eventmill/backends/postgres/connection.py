@@ -79,7 +79,11 @@ async def _pipeline(connection: psycopg.AsyncConnection[Any], address: Address, 
         return await _at_work(address, pipeline.backend_pid)
 
     pipeline = Pipeline(connection, str(address), prepare=address.prepare, lost=broke, alive=alive)
-    ((pid,),) = await pipeline.fetch(b"SELECT pg_backend_pid()")
+    try:
+        ((pid,),) = await pipeline.fetch(b"SELECT pg_backend_pid()")
+    except BaseException:
+        pipeline.close()
+        raise
     direct = pid == pipeline.backend_pid
     ready = True
     return pipeline

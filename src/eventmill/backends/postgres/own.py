@@ -118,6 +118,13 @@ class OwnUnit(Staging):
 
     async def finish(self) -> Awaitable[object]:
         self._refuse_if_ended()
+        try:
+            return await self._finish()
+        except BaseException:
+            await self.discard()  # the connection goes back in any case
+            raise
+
+    async def _finish(self) -> Awaitable[object]:
         messages = prepare(self._messages) if self._messages else []
         if messages and not self._topics.known(messages):
             await self._topics.learn(messages)
@@ -129,25 +136,21 @@ class OwnUnit(Staging):
         self._fill(staged, int(self._topics.clock.now() * 1000))
         staged.messages += messages
         staged.jobs += self._jobs or ()
-        try:
-            for key, data, expected in self._documents or ():
-                try:
-                    await self.fetch("put", text(key), blob(data), number(expected))
-                except psycopg.Error as error:
-                    raise conflict(key, expected, error) from error
-            for name, values in staged.calls(self._topics.counts, int(self._topics.clock.now() * 1000)):
-                try:
-                    await self.fetch(name, *values)
-                except psycopg.Error as error:
-                    if getattr(error, "sqlstate", None) in faults.REFUSED:
-                        places = json.loads(error.diag.message_detail or "[]")
-                        for told in staged.blame(name, places).values():
-                            raise told from error
-                    raise
-            await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
-        except BaseException:
-            await self.discard()
-            raise
+        for key, data, expected in self._documents or ():
+            try:
+                await self.fetch("put", text(key), blob(data), number(expected))
+            except psycopg.Error as error:
+                raise conflict(key, expected, error) from error
+        for name, values in staged.calls(self._topics.counts, int(self._topics.clock.now() * 1000)):
+            try:
+                await self.fetch(name, *values)
+            except psycopg.Error as error:
+                if getattr(error, "sqlstate", None) in faults.REFUSED:
+                    places = json.loads(error.diag.message_detail or "[]")
+                    for told in staged.blame(name, places).values():
+                        raise told from error
+                raise
+        await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)

@@ -63,7 +63,10 @@ class Staging:
 
     def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
         self._refuse_if_ended()
-        self._marks = [*(self._marks or ()), (cursor, tracker, position)]
+        if self._marks is None:
+            self._marks = [(cursor, tracker, position)]
+        else:
+            self._marks.append((cursor, tracker, position))
 
     def receive(self, group: str, message: Message) -> None:
         self._refuse_if_ended()
@@ -80,6 +83,13 @@ class Staging:
     def _fill(self, staged: Staged[object], now: int) -> None:
         """Stage settlements, claims and inbox marks with those of others. Raises UnitInterruptedError where this
         cannot share with them."""
+        claim, fence, marks = self._claim, self._fence, self._marks
+        if not self._settlements and not self._inbox and marks and fence and len(marks) == 1 and marks[0][0] is claim:
+            # What nearly every unit is.
+            if staged.conflicting(marks[0][0], fence):
+                raise UnitInterruptedError("another unit of this commit stands on the same partition otherwise")
+            staged.hold(self, marks[0][0], fence)
+            return
         member = self._fence.member if self._fence else None
         settled = {job.id for job, _, _ in self._settlements or ()}
         for job, retry_at, dead in self._settlements or ():
