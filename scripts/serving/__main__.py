@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from serving.errors import ServingError
+from serving.errors import NotInstalled, ServingError
 from serving.fleet import KINDS, Fleet
 from serving.packages import install
+from serving.watch import watch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -22,13 +23,11 @@ def main() -> int:
             case "install":
                 install()
             case "start":
-                for warning in fleet.start(arguments.names):
-                    print(f"scripts/servers: {warning}", file=sys.stderr)
-                print(fleet.env.read_text(), end="")
+                _start(fleet, arguments.names, available=arguments.available, owner=arguments.owner)
             case "stop":
                 fleet.stop(arguments.names)
             case "restart":
-                fleet.restart(arguments.name, signal.SIGKILL if arguments.kill else None)
+                fleet.restart(arguments.name, kill=arguments.kill)
             case "status":
                 return _status(fleet)
     except ServingError as error:
@@ -39,16 +38,34 @@ def main() -> int:
     return 0
 
 
+def _start(fleet: Fleet, names: list[str], *, available: bool, owner: int | None) -> None:
+    installed, remedies = fleet.installed(names)
+    if remedies and not available:
+        raise NotInstalled("\n".join(remedies))
+    for remedy in remedies:
+        print(f"scripts/servers: left out: {remedy}", file=sys.stderr)
+    if installed:
+        if owner is not None:
+            watch(fleet, owner)  # before there is anything to stop, so that no moment is unwatched
+        fleet.start(installed)
+        print(fleet.env.read_text(), end="")
+
+
 def _status(fleet: Fleet) -> int:
     """Exit code 0 when every server that was started answers."""
     started = [server for server in fleet.servers() if server.record.exists()]
+    states = {server.name: _state(server.alive(), server.alive() and server.answers()) for server in started}
     for server in started:
-        state = "runs" if server.alive() and server.answers() else "hangs" if server.alive() else "has ended"
         ports = " ".join(f"{name}={port}" for name, port in server.ports.items())
-        print(f"{server.name:10} {state:10} pid={server.processes[-1].pid if server.processes else '-'} {ports}")
+        pid = server.processes[-1].pid if server.processes else "-"
+        print(f"{server.name:10} {states[server.name]:10} pid={pid} {ports}")
     if not started:
         print(f"no servers in {fleet.folder}")
-    return 0 if all(server.alive() and server.answers() for server in started) else 1
+    return 0 if set(states.values()) <= {"serves"} else 1
+
+
+def _state(alive: bool, answers: bool) -> str:
+    return "serves" if answers else "hangs" if alive else "has ended"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,11 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/servers", description="PostgreSQL, RabbitMQ and Kafka for the tests")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("install", parents=[common], help="install their packages, where missing")
-    for name, text in (("start", "start them and print their addresses"), ("stop", "end them, remove their data")):
-        command = commands.add_parser(name, parents=[common], help=text)
-        command.add_argument("names", nargs="*", metavar="NAME", type=_kind, help=", ".join(KINDS))
+    start = commands.add_parser("start", parents=[common], help="start them and print their addresses")
+    start.add_argument("--available", action="store_true", help="leave out, with a warning, what is not installed")
+    start.add_argument("--while", type=int, dest="owner", metavar="PID", help="stop all when this process has ended")
+    stop = commands.add_parser("stop", parents=[common], help="end them, and remove their data")
+    for command in (start, stop):
+        command.add_argument("names", nargs="*", metavar="NAME", type=_kind, help=f"{', '.join(KINDS)}; else all")
     restart = commands.add_parser("restart", parents=[common], help="end one and start it on the same data and ports")
-    restart.add_argument("name", choices=list(KINDS))
+    restart.add_argument("name", choices=list(KINDS), metavar="NAME")
     restart.add_argument("--kill", action="store_true", help="with kill -9")
     commands.add_parser("status", parents=[common], help="which run, and where")
     return parser

@@ -1,7 +1,7 @@
 """The servers of one folder together: started side by side, stopped, and their addresses kept in its env file."""
 
 import fcntl
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -23,27 +23,28 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.env = self.folder / "env"
+        self._identity = self.folder / "identity"
 
     def servers(self, names: list[str] | None = None) -> list[Server]:
         return [KINDS[name](self.folder) for name in names or KINDS]
 
-    def start(self, names: list[str]) -> list[str]:
-        """Start those that do not run yet. Returns what to warn of: servers not asked for by name, and not installed."""
-        warnings, missing = [], []
+    def installed(self, names: list[str]) -> tuple[list[str], list[str]]:
+        """Those of the named servers whose programs are here, and for the others what to do about it."""
+        found, remedies = [], []
         for server in self.servers(names):
             try:
                 server.require()
+                found.append(server.name)
             except NotInstalled as error:
-                if names or os.environ.get("CI"):
-                    raise
-                warnings.append(str(error))
-                missing.append(server.name)
-        self.folder.mkdir(parents=True, exist_ok=True)
+                remedies.append(str(error))
+        return found, remedies
+
+    def start(self, names: list[str]) -> None:
+        """Start those that do not serve yet; when one of them fails, all of them are ended again."""
+        self.identify()
         with self._alone():
-            wanted = [server for server in self.servers(names) if server.name not in missing]
-            self._start([server for server in wanted if not (server.alive() and server.answers())])
+            self._start([server for server in self.servers(names) if not (server.alive() and server.answers())])
             self._write_env()
-        return warnings
 
     def _start(self, servers: list[Server]) -> None:
         if not servers:
@@ -57,33 +58,35 @@ class Fleet:
                 if start.done():
                     start.result()
         except BaseException:
-            # One failed, or a signal came: leave none half started behind, but the log that tells why.
+            # One failed, or a signal came: nothing half started stays behind, but the logs that tell why.
             given_up.set()
-            pool.shutdown(wait=True)
+            pool.shutdown()
             for server in servers:
-                server.end()
+                server.end(patience=0)
             raise
-        finally:
-            pool.shutdown(wait=True)
+        pool.shutdown()
 
     def stop(self, names: list[str]) -> None:
+        """End the named servers and remove their data; the folder goes with the last one."""
         if not self.folder.exists():
             return
         with self._alone():
             chosen = self.servers(names)
             with ThreadPoolExecutor(len(chosen)) as pool:
-                list(pool.map(_stop, chosen))
+                list(pool.map(Server.remove, chosen))
             if any(server.record.exists() for server in self.servers()):
                 self._write_env()
-                return
-            shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
-    def restart(self, name: str, number: int | None) -> None:
+    def restart(self, name: str, *, kill: bool) -> None:
+        if not self.folder.exists():
+            raise ServingError(f"no server was started in {self.folder}. Run: scripts/servers start {name}")
         with self._alone():
             server = KINDS[name](self.folder)
             if not server.record.exists():
                 raise ServingError(f"{name} was not started in {self.folder}. Run: scripts/servers start {name}")
-            server.end(number)
+            server.end(patience=0 if kill else None)
             server.up(Event())
 
     def addresses(self) -> dict[str, str]:
@@ -94,6 +97,20 @@ class Fleet:
                 found |= server.addresses()
         return found
 
+    def identify(self) -> str:
+        """The mark that tells this fleet from a later one in the same folder; made, with the folder, when there is none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            if not self._identity.exists():
+                self._identity.write_text(secrets.token_hex(8))
+        return self._identity.read_text()
+
+    def is_still(self, identity: str) -> bool:
+        try:
+            return self._identity.read_text() == identity
+        except FileNotFoundError:
+            return False
+
     def _write_env(self) -> None:
         self.env.write_text("".join(f"{name}='{value}'\n" for name, value in self.addresses().items()))
 
@@ -103,8 +120,3 @@ class Fleet:
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def _stop(server: Server) -> None:
-    server.end()
-    server.remove()

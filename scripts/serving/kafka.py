@@ -19,8 +19,12 @@ VERSION = os.environ.get("EVENTMILL_KAFKA_VERSION", "4.4.0")
 SETTINGS = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},\
+BEHIND://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}
+# A client goes on at the address that the broker names. At BEHIND it names FRONT, where a test puts its proxy.
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls},\
+BEHIND://127.0.0.1:{front},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,BEHIND:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
@@ -90,7 +94,7 @@ def java() -> str | None:
 
 class Kafka(Server):
     name = "kafka"
-    port_names = ("plain", "sasl", "tls", "controller")
+    port_names = ("plain", "sasl", "tls", "behind", "front", "controller")
 
     def require(self) -> None:
         if java() is None:
@@ -146,4 +150,6 @@ class Kafka(Server):
             "EVENTMILL_TEST_KAFKA": f"kafka://127.0.0.1:{self.ports['plain']}",
             "EVENTMILL_TEST_KAFKA_SASL": f"kafka://{USER}:{PASSWORD}@127.0.0.1:{self.ports['sasl']}",
             "EVENTMILL_TEST_KAFKA_TLS": f"kafka://127.0.0.1:{self.ports['tls']}",
+            "EVENTMILL_TEST_KAFKA_BEHIND": f"kafka://127.0.0.1:{self.ports['behind']}",
+            "EVENTMILL_TEST_KAFKA_FRONT": f"kafka://127.0.0.1:{self.ports['front']}",
         }

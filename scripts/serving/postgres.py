@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from serving.certificate import Certificate
 from serving.errors import NotInstalled, ServingError
+from serving.process import Process
 from serving.server import PASSWORD, USER, Server, program
 
 SYSTEM_USER = "postgres"  # the server refuses to run as root
@@ -117,20 +118,28 @@ class Postgres(Server):
             settings.write(SETTINGS.format(port=self.ports["sql"], home=self.home))
 
     def launch(self) -> None:
-        # After kill -9 its lock file names a process that may be a zombie, which PostgreSQL takes for alive. Whoever
-        # wrote it is dead, and so is all that it started: `end` has seen to that.
-        (self.home / "data" / "postmaster.pid").unlink(missing_ok=True)
+        self._unlock()
         self.spawn([f"{programs()}/postgres", "-D", "data"], {}, self.user)
 
+    def _unlock(self) -> None:
+        """After kill -9 its lock files name a process that may be a zombie, which PostgreSQL takes for alive."""
+        lock = self.home / "data" / "postmaster.pid"
+        if lock.exists() and not Process.of(int(lock.read_text().split()[0])).alive():
+            for file in (lock, *self.home.glob(".s.PGSQL.*")):
+                file.unlink()
+
     def answers(self) -> bool:
-        asked = subprocess.run(
-            [str(program("psql", programs() or "")), "--no-psqlrc", self.url, "--command=SELECT 1"],
-            env={"PATH": os.environ["PATH"], "PGCONNECT_TIMEOUT": "5"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
+        try:
+            asked = subprocess.run(
+                [str(program("psql", programs() or "")), "--no-psqlrc", self.url, "--command=SELECT 1"],
+                env={"PATH": os.environ["PATH"], "PGCONNECT_TIMEOUT": "5"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=10,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return asked.returncode == 0
 
     @property

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,8 @@ class Process:
 
     def signal(self, number: int) -> None:
         if self.alive():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-            except ProcessLookupError:
-                pass
 
     def descendants(self) -> list["Process"]:
         parents: dict[int, list[int]] = {}
@@ -52,8 +51,8 @@ class Process:
     def end(self, number: int, patience: float) -> None:
         """Ask with a signal; after `patience` seconds, kill. What it started goes with it. Returns when all are gone."""
         family = self.descendants()
-        self.signal(number)
-        deadline = time.monotonic() + (0 if number == signal.SIGKILL else patience)
+        self.signal(number if patience else signal.SIGKILL)
+        deadline = time.monotonic() + patience
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.02)
         for process in (self, *family):

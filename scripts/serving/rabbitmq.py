@@ -6,7 +6,6 @@ import socket
 import struct
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 from serving.certificate import Certificate
 from serving.errors import NotInstalled
@@ -62,7 +61,7 @@ class RabbitMQ(Server):
         cookie.chmod(0o400)
 
     def environment(self) -> dict[str, str]:
-        """Also what `rabbitmqctl` needs to reach this node and no other."""
+        """Also what `rabbitmqctl` needs to reach this node and no other. Debian's own settings have no say."""
         home = self.home
         return {
             "HOME": str(home),
@@ -95,7 +94,7 @@ class RabbitMQ(Server):
         self.spawn([str(program("rabbitmq-server", PROGRAMS))], self.environment())
 
     def answers(self) -> bool:
-        return self._speaks_amqp() and self._serves_management()
+        return self._speaks_amqp() and self._serves_management()  # through which tests make their virtual hosts
 
     def _speaks_amqp(self) -> bool:
         try:
@@ -129,9 +128,3 @@ class RabbitMQ(Server):
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def control(folder: Path, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The command and environment that administer the node of this folder."""
-    server = RabbitMQ(folder)
-    return [str(program("rabbitmqctl", PROGRAMS)), *arguments], server.environment()

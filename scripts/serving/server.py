@@ -24,7 +24,7 @@ class Server(ABC):
     name: ClassVar[str]
     port_names: ClassVar[tuple[str, ...]]
     end_signal: ClassVar[int] = signal.SIGTERM
-    patience: ClassVar[float] = 20.0  # seconds from the signal to SIGKILL
+    patience: ClassVar[float] = 20.0  # seconds from the signal to SIGKILL, where the data is to be kept
     start_within: ClassVar[float] = 90.0
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class Server(ABC):
                 if launches == 3:
                     raise ServingError(f"{self.name} ended at start. The end of its log, {self.log}:\n{self.log_end()}")
                 launches += 1
-                self.end(signal.SIGKILL)
+                self.end(patience=0)
                 self.launch()
             if self.answers():
                 return
@@ -95,16 +95,17 @@ class Server(ABC):
                 )
             time.sleep(0.05)
 
-    def end(self, number: int | None = None) -> None:
-        """End the processes, the last started first."""
+    def end(self, *, patience: float | None = None) -> None:
+        """End the processes, the last started first: asked, and after the patience killed. Without any, killed."""
         for process in reversed(self.processes):
-            process.end(number or self.end_signal, self.patience)
+            process.end(self.end_signal, self.patience if patience is None else patience)
         self.processes = []
         if self.record.exists():
             self.save()
 
     def remove(self) -> None:
-        self.end(signal.SIGKILL)
+        """End it, and forget its data; for which nobody waits long."""
+        self.end(patience=2)
         if self.home != self.folder:
             shutil.rmtree(self.home, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)

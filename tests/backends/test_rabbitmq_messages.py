@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from test_rabbitmq import drain
 
+import servers
 from eventmill import App, Message, Transaction
 from eventmill.backends.connect import connect
 from eventmill.backends.rabbitmq.backend import RabbitBackend
@@ -369,7 +369,7 @@ def attempt(url: str) -> Coroutine[Any, Any, None]:
 
 
 def test_tls(rabbitmq_server: str) -> None:
-    url, certificate = os.environ["EVENTMILL_TEST_RABBITMQ_TLS"], os.environ["EVENTMILL_TEST_CERTIFICATE"]
+    url, certificate = servers.address("rabbitmq_tls"), servers.address("certificate")
     asyncio.run(attempt(f"{url}?cafile={certificate}"))
     asyncio.run(attempt(f"{url}?verify=none"))
     with pytest.raises(BackendUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
