@@ -81,7 +81,11 @@ class Dispatcher:
                 queue = self._lanes[lane]
                 while queue and len(batch) < self._batch:
                     batch.append(queue.popleft())
-            await self._handle(batch)
+            try:
+                await self._handle(batch)
+            except Exception as error:
+                self._failure = self._failure or error  # at once: what it leads to must not be taken for the cause
+                raise
             for lane in taken:
                 if self._lanes[lane]:
                     self._ready.append(lane)
