@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -387,6 +389,20 @@ def test_who_may_not_come_in_is_told_at_once(rabbitmq_url: str) -> None:
 def test_an_absent_server_is_waited_for_so_long() -> None:
     with pytest.raises(BackendUnavailableError, match=r"amqp://u:\*\*\*@127.0.0.1:9/.* within 0.5 s"):
         asyncio.run(attempt("amqp://u:hidden@127.0.0.1:9/?connect_timeout=0.5"))
+
+
+def test_the_command_line_gives_up_with_69(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "from eventmill import App, Message\n"
+        "app = App('sqlite:///late.db', broker='amqp://u:hidden@127.0.0.1:9/?connect_timeout=0.5')\n"
+        "@app.on('order.placed')\n"
+        "async def note(message: Message) -> None: ...\n"
+    )
+    command = [sys.executable, "-m", "eventmill", "run", "late:app"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 69, done.stderr
+    assert "connect_timeout" in done.stderr
+    assert "hidden" not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(
