@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from test_rabbitmq import drain
 
+import servers
 from eventmill import App, Message, Transaction
 from eventmill.backends.connect import connect
 from eventmill.backends.rabbitmq.backend import RabbitBackend
@@ -369,7 +371,7 @@ def attempt(url: str) -> Coroutine[Any, Any, None]:
 
 
 def test_tls(rabbitmq_server: str) -> None:
-    url, certificate = os.environ["EVENTMILL_TEST_RABBITMQ_TLS"], os.environ["EVENTMILL_TEST_CERTIFICATE"]
+    url, certificate = servers.address("rabbitmq_tls"), servers.address("certificate")
     asyncio.run(attempt(f"{url}?cafile={certificate}"))
     asyncio.run(attempt(f"{url}?verify=none"))
     with pytest.raises(BackendUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -387,6 +389,20 @@ def test_who_may_not_come_in_is_told_at_once(rabbitmq_url: str) -> None:
 def test_an_absent_server_is_waited_for_so_long() -> None:
     with pytest.raises(BackendUnavailableError, match=r"amqp://u:\*\*\*@127.0.0.1:9/.* within 0.5 s"):
         asyncio.run(attempt("amqp://u:hidden@127.0.0.1:9/?connect_timeout=0.5"))
+
+
+def test_the_command_line_gives_up_with_69(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "from eventmill import App, Message\n"
+        "app = App('sqlite:///late.db', broker='amqp://u:hidden@127.0.0.1:9/?connect_timeout=0.5')\n"
+        "@app.on('order.placed')\n"
+        "async def note(message: Message) -> None: ...\n"
+    )
+    command = [sys.executable, "-m", "eventmill", "run", "late:app"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 69, done.stderr
+    assert "connect_timeout" in done.stderr
+    assert "hidden" not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize(

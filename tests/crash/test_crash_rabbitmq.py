@@ -8,6 +8,7 @@ import circuit
 import pytest
 from test_crash_matrix import Matrix
 
+import rooms
 from eventmill.testing.crash import POINTS, Crash
 
 CELLS = [
@@ -19,10 +20,13 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory, rabbitmq_room: str) -> Iterator[Matrix]:
-    matrix = Matrix(tmp_path_factory.mktemp("rabbitmq"), CELLS, rabbitmq_room)
-    yield matrix
-    matrix.close()
+def matrix(
+    tmp_path_factory: pytest.TempPathFactory, rabbitmq_server: str, rabbitmq_management: str
+) -> Iterator[Matrix]:
+    with rooms.virtual_host(rabbitmq_server, rabbitmq_management) as broker:
+        matrix = Matrix(tmp_path_factory.mktemp("rabbitmq"), CELLS, broker)
+        yield matrix
+        matrix.close()
 
 
 @pytest.mark.timeout(300)

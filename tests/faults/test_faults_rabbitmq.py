@@ -185,3 +185,25 @@ def test_a_server_that_takes_nothing_for_a_while(tmp_path: Path, rabbitmq_url: s
                 await app.close()
 
     asyncio.run(main())
+
+
+def test_an_outage_is_called_by_its_name(
+    tmp_path: Path, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The relay says why it starts again, and not that somebody took its lease."""
+    monkeypatch.setattr(publishing, "REACH", 0.3)
+
+    async def main() -> None:
+        async with Proxy(rabbitmq_url) as proxy, sender(tmp_path, proxy.url) as app, running(app):
+            await app.publish(*steps(1, 1))
+            await proxy.refuse()
+            proxy.cut()
+            while "relay starts again in" not in caplog.text:
+                await asyncio.sleep(0.05)
+            await app.publish(*steps(1, 1, 1))
+            await asyncio.sleep(1)
+            await proxy.heal()
+
+    asyncio.run(main())
+    assert "not reached within" in caplog.text
+    assert "refused by the store" not in caplog.text

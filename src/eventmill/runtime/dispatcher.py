@@ -66,6 +66,13 @@ class Dispatcher:
             raise self._failure
 
     async def _work(self) -> None:
+        try:
+            await self._serve()
+        except Exception as error:
+            self._failure = self._failure or error  # at once: what it leads to must not be taken for the cause
+            raise
+
+    async def _serve(self) -> None:
         breathed = monotonic()
         while True:
             while not self._ready:
