@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import ledger
+import lone_store
 import psycopg
 import pytest
 
@@ -37,7 +37,7 @@ def test_everything_once_and_in_order_whenever_it_is_killed(
                 assert orders == messages
 
     report = outlive(
-        [sys.executable, ledger.__file__, postgres_url],
+        [sys.executable, lone_store.__file__, postgres_url],
         Crash(point, nth),
         tmp_path,
         environment={"PYTHONPATH": PATH},
@@ -49,11 +49,11 @@ def test_everything_once_and_in_order_whenever_it_is_killed(
         for table in ("posted", "checked"):
             rows = connection.execute(f"SELECT number FROM {table} ORDER BY line").fetchall()
             numbers = [number for (number,) in rows]
-            assert sorted(numbers) == list(range(ledger.ORDERS)), f"{table}: each once, {numbers}"
-            for customer in range(ledger.CUSTOMERS):
-                mine = [number for number in numbers if number % ledger.CUSTOMERS == customer]
+            assert sorted(numbers) == list(range(lone_store.ORDERS)), f"{table}: each once, {numbers}"
+            for customer in range(lone_store.CUSTOMERS):
+                mine = [number for number in numbers if number % lone_store.CUSTOMERS == customer]
                 assert mine == sorted(mine), f"{table}: in order for c{customer}, {mine}"
         counts = connection.execute(
             "SELECT (SELECT count(*) FROM eventmill_log), (SELECT count(*) FROM eventmill_jobs)"
         ).fetchone()
-        assert counts == (ledger.ORDERS, 0)
+        assert counts == (lone_store.ORDERS, 0)
