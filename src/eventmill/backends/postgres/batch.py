@@ -66,6 +66,7 @@ class Batch:
         "joined",
         "marks",
         "opened",
+        "patient",
         "pid",
         "positions",
         "published",
@@ -78,6 +79,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.opened = monotonic()
+        self.patient = False
         self.begun = False
         self.sealed = False
         self.joined = 0

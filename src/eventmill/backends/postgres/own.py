@@ -16,7 +16,7 @@ from eventmill.backends.postgres.outcome import Outcomes
 from eventmill.backends.postgres.pipeline import Pipeline, answer
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.pool import Pool
-from eventmill.backends.postgres.session import begin
+from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
@@ -58,7 +58,7 @@ class OwnUnit(Staging):
             self._entering = asyncio.get_running_loop().create_future()
             try:
                 pipeline = await self._pool.take()
-                for sql, values in begin(self._address, shared=False):
+                for sql, values in begin(self._address, Lock.USERS):
                     pipeline.call(sql, self._ran, values)
                 self._pipeline = pipeline
             finally:

@@ -2,8 +2,7 @@
 
 Callers that come together share one transaction and one flush to the server's disk (group commit). What they
 do is pipelined and goes without savepoints: where one of them fails, all are undone, the one is told why, and the
-others are told to begin again (UnitInterruptedError). How many may share a commit is halved by every failure and
-doubled by every success, down to one at a time, so that everybody gets through.
+others are told to begin again (UnitInterruptedError). How many may share a commit follows from how that goes (`sharing`).
 
 While one transaction is committing, the statements of the next are sent already.
 """
@@ -24,7 +23,8 @@ from eventmill.backends.postgres.address import Address
 from eventmill.backends.postgres.batch import Batch, Published, interrupted, refuse
 from eventmill.backends.postgres.line import Line
 from eventmill.backends.postgres.pipeline import Pipeline, Settle, SkippedError, nothing
-from eventmill.backends.postgres.session import begin
+from eventmill.backends.postgres.session import Lock, begin
+from eventmill.backends.postgres.sharing import Sharing
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.values import Value
 from eventmill.backends.sql.prepared import PreparedMessage
@@ -35,9 +35,6 @@ from eventmill.core.errors import UnitInterruptedError
 from eventmill.core.job import Job
 
 log = logging.getLogger("eventmill")
-
-MOST = 128
-"""Units that may share one commit."""
 
 HOLD = 0.01
 """Seconds after which an open transaction takes no further unit: its locks are in others' way."""
@@ -65,7 +62,7 @@ class Writer(Line):
         super().__init__(address)
         self.commits = 0
         self.sql = statements(address.quoted)
-        self._begin = begin(address)
+        self._begin = {lock: begin(address, lock) for lock in Lock}
         self._clock = clock
         self._partitions = partitions
         self._committed = committed
@@ -75,8 +72,7 @@ class Writer(Line):
         self._joiners: deque[asyncio.Future[None]] = deque()
         self._published: list[Published] = []
         self._kicked = False
-        self._limit = MOST
-        self._alone = 0
+        self._sharing = Sharing()
         self._position = 0
 
     def _broke(self) -> None:
@@ -109,16 +105,12 @@ class Writer(Line):
         batch = self._batch
         if batch is None:
             batch = self._batch = Batch()
-        elif batch.sealed or batch.joined >= self._room or (batch.begun and monotonic() - batch.opened > HOLD):
+        elif batch.sealed or batch.joined >= self._sharing.room or (batch.begun and monotonic() - batch.opened > HOLD):
             batch.sealed = True
             return None
         batch.joined += 1
         batch.active.add(unit)
         return batch
-
-    @property
-    def _room(self) -> int:
-        return 1 if self._alone else self._limit
 
     async def join(self, unit: Hashable) -> Batch:
         """Wait for a batch to take part in. Raises BackendUnavailableError where the server stays away."""
@@ -141,7 +133,7 @@ class Writer(Line):
                 raise
 
     def _wake_joiners(self) -> None:
-        for _ in range(min(len(self._joiners), self._room)):
+        for _ in range(min(len(self._joiners), self._sharing.room)):
             joiner = self._joiners.popleft()
             if not joiner.done():
                 joiner.set_result(None)
@@ -201,7 +193,9 @@ class Writer(Line):
                 if error is not None and batch.failure is None:
                     self.met(batch, None, error)
 
-            for sql, values in self._begin:
+            batch.patient = self._sharing.room == 1
+            lock = Lock.ALONE if batch.patient else Lock.SHARED
+            for sql, values in self._begin[lock if batch.joined else Lock.PUBLISHED]:
                 pipeline.call(sql, opened, values)
         return pipeline
 
@@ -221,8 +215,8 @@ class Writer(Line):
         state = getattr(error, "sqlstate", None)
         if state in faults.AGAIN and self.pipeline is not None:
             self.pipeline.forget_prepared()
-        if state in faults.AGAIN and batch.joined > 1:
-            self._one_at_a_time(batch)
+        if state in faults.AGAIN and not (batch.patient and batch.joined == 1):
+            self._sharing.conflicted(batch.joined)
             self._fail(batch, None)
             return interrupted()
         if unit is not None:
@@ -230,15 +224,12 @@ class Writer(Line):
         self._fail(batch, None)
         return error
 
-    def _one_at_a_time(self, batch: Batch) -> None:
-        self._alone = max(self._alone, batch.joined)
-
     def _fail(self, batch: Batch, error: Exception | None, *, environmental: bool = False) -> None:
         """Undo the open batch. error: for all of it; None: those who are not to blame begin again."""
         batch.failure = error or interrupted()
         if batch is self._batch:
             self._batch = None
-        self._limit = max(1, min(self._limit, batch.joined) // 2)
+        self._sharing.failed(batch.joined)
         if batch.begun and self.pipeline is not None and batch is not self._committing:
             self.pipeline.sync()
             self.pipeline.send(b"ROLLBACK", nothing)
@@ -312,7 +303,7 @@ class Writer(Line):
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None:
                 if batch.refused(name, error, str(self.address)):
-                    self._one_at_a_time(batch)
+                    self._sharing.one_at_a_time(batch.joined)
             elif name == "append":
                 assert result is not None
                 assert self.pipeline is not None
@@ -329,15 +320,13 @@ class Writer(Line):
         self.commits += 1
         if error is None and result is not None and result.command_status == b"COMMIT" and batch.failure is None:
             batch.succeeded()
-            if batch.joined:
-                self._limit = min(MOST, self._limit * 2)
+            self._sharing.succeeded(batch.joined)
             self._committed()
         elif isinstance(error, faults.ConnectionLost):
             self._unknown(batch, error)
         else:
             self._undone(batch, error)
-        if self._alone:
-            self._alone = max(0, self._alone - max(1, batch.joined))
+        self._sharing.ended(batch.joined)
         self._wake_joiners()
         self._kick()
 
@@ -351,11 +340,11 @@ class Writer(Line):
             elif batch.joined == 1 and not batch.published:
                 batch.blamed.update(dict.fromkeys(batch.finished, error))
             else:
-                self._one_at_a_time(batch)
+                self._sharing.one_at_a_time(batch.joined)
         environmental = told is not None and not isinstance(told, UnitInterruptedError)
         if environmental:
             batch.distrust()
-        self._limit = max(1, min(self._limit, batch.joined) // 2)
+        self._sharing.failed(batch.joined)
         batch.undone(told)
         for entry in batch.published:
             entry.tries += 1
