@@ -108,7 +108,7 @@ def test_a_cloudevents_client_reads_what_we_publish(url: str, kafka_prefix: str)
 
     asyncio.run(publish())
     consumer = Consumer({**servers(url), "group.id": f"{kafka_prefix}foreign"})
-    consumer.assign([TopicPartition(f"{kafka_prefix}order", 0, 0)])
+    consumer.assign([TopicPartition(f"{kafka_prefix}parcel", 0, 0)])
     record = consumer.poll(20)
     consumer.close()
     assert record is not None
@@ -127,7 +127,7 @@ def test_we_read_what_a_cloudevents_client_writes(url: str, kafka_prefix: str) -
 
     async def read() -> None:
         async with opened(url) as backend:
-            await asyncio.to_thread(produce, url, f"{kafka_prefix}order", binary, structured)
+            await asyncio.to_thread(produce, url, f"{kafka_prefix}parcel", binary, structured)
             found = await everything(backend)
             assert [(one.message.id, one.message.key) for one in found] == [("b", "k1"), ("s", "k2")]
             assert [one.message.extensions for one in found] == [{"tenant": "north"}] * 2
@@ -143,7 +143,7 @@ def test_a_key_that_is_no_text_still_keeps_its_messages_in_order(url: str, kafka
 
     async def read() -> None:
         async with opened(url) as backend:
-            await asyncio.to_thread(produce, url, f"{kafka_prefix}order", (b"\xff\x00\x01", b"{}", headers))
+            await asyncio.to_thread(produce, url, f"{kafka_prefix}parcel", (b"\xff\x00\x01", b"{}", headers))
             (found,) = await everything(backend)
             assert found.message.key == "%FF%00%01"
 
@@ -171,7 +171,7 @@ def test_what_is_no_cloudevent_is_a_dead_letter_of_the_groups_that_read_it(
             seen.append(event.number)
 
         await asyncio.to_thread(
-            produce, url, f"{kafka_prefix}order",
+            produce, url, f"{kafka_prefix}parcel",
             (b"k", b"junk", {}), (b"k", b"{}", broken), (b"k", b"{}", other),
             (b"k", b'{"customer": "k", "number": 1}', good), (None, b"", {"ce_type": b"\xff"}),
         )  # fmt: skip
@@ -192,7 +192,7 @@ def test_what_is_no_cloudevent_is_a_dead_letter_of_the_groups_that_read_it(
             ]
             assert "neither ce_ headers" in dead[0].errors[0].error
             assert "id: missing" in dead[1].errors[0].error
-            assert dead[1].message.id == "order/0@1"
+            assert dead[1].message.id == "parcel/0@1"
 
     asyncio.run(run())
     assert seen == [1]
@@ -224,7 +224,7 @@ def test_a_topic_with_a_small_limit_takes_many_small_messages(url: str, kafka_pr
     async def run() -> None:
         async with opened(url) as backend:
             await backend.publish([message(0)])
-            await asyncio.to_thread(limit, url, f"{kafka_prefix}order", 5_000)
+            await asyncio.to_thread(limit, url, f"{kafka_prefix}parcel", 5_000)
             backend._open.cluster.forget_limits()
             await backend.publish([message(number, data=b"x" * 3_000) for number in range(1, 100)])
             with pytest.raises(MessageTooLargeError):
@@ -240,7 +240,7 @@ def test_nothing_passes_a_message_that_only_the_broker_refuses(url: str, kafka_p
     async def run() -> None:
         async with opened(url) as backend:
             await backend.publish([message(0)])
-            await asyncio.to_thread(limit, url, f"{kafka_prefix}order", 5_000)
+            await asyncio.to_thread(limit, url, f"{kafka_prefix}parcel", 5_000)
             sizes = [10] * 50 + [20_000] + [10] * 50
             for _ in range(2):
                 with pytest.raises(MessageTooLargeError):
@@ -258,7 +258,7 @@ def test_a_message_over_the_limit_is_a_dead_letter_of_the_relay(url: str, kafka_
     async def run() -> None:
         async with opened(url, 4) as backend:
             await backend.publish([message(0)])
-            await asyncio.to_thread(limit, url, f"{kafka_prefix}order", 20_000)
+            await asyncio.to_thread(limit, url, f"{kafka_prefix}parcel", 20_000)
             async with App(f"sqlite:///{tmp_path}/shop.db", broker=url, topics={"parcel": 4}) as app:
                 events = [Placed(f"c{n % 5}", n, "x" * 30_000 if n == 7 else "") for n in range(50)]
                 await app.publish(*events)
@@ -298,7 +298,7 @@ def test_what_retention_removed_is_said_loudly(url: str, kafka_prefix: str, capl
     async def run() -> None:
         async with opened(url) as backend:
             await backend.publish([message(number) for number in range(20)])
-            place = TopicPartition(f"{kafka_prefix}order", 0, 12)
+            place = TopicPartition(f"{kafka_prefix}parcel", 0, 12)
             admin = AdminClient(servers(url))
             for future in admin.delete_records([place]).values():
                 await asyncio.to_thread(future.result, 20)
@@ -315,7 +315,7 @@ def test_what_retention_removed_is_said_loudly(url: str, kafka_prefix: str, capl
                 assert [one.message.id for one in found] == [f"m{number}" for number in range(12, 20)]
                 said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
                 assert said == (
-                    ["readers: 7 messages of order/0 are lost to it: the topic's retention removed them before they were "
+                    ["readers: 7 messages of parcel/0 are lost to it: the topic's retention removed them before they were "
                      "handled; going on at position 12"] if lost else []
                 )  # fmt: skip
 
@@ -375,7 +375,9 @@ def test_a_feed_goes_wherever_it_is_sent(url: str) -> None:
 def test_how_far_a_group_is_shows_in_kafka(url: str, kafka_prefix: str, tmp_path: Any) -> None:
     def shown() -> dict[int, int]:
         consumer = Consumer({**servers(url), "group.id": f"{kafka_prefix}readers"})
-        places = consumer.committed([TopicPartition(f"{kafka_prefix}order", number) for number in range(2)], timeout=20)
+        places = consumer.committed(
+            [TopicPartition(f"{kafka_prefix}parcel", number) for number in range(2)], timeout=20
+        )
         consumer.close()
         return {place.partition: place.offset for place in places}
 
