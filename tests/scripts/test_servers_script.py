@@ -108,7 +108,7 @@ def test_a_stranger_that_was_given_a_servers_pid_is_left_alone(folder: Path) -> 
         assert servers.call("stop", "--folder", str(folder)).returncode == 0
         assert stranger.poll() is None
         stranger.kill()
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGQUIT)  # at once, but with its shared memory freed
 
 
 def test_servers_stop_when_pytest_is_killed(tmp_path: Path) -> None:
