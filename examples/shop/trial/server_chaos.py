@@ -38,12 +38,15 @@ class ServerChaos:
         while self._restart is not None:
             await asyncio.sleep(self._random.uniform(*RESTART_EVERY))
             process = await asyncio.create_subprocess_shell(self._restart, stdout=asyncio.subprocess.DEVNULL)
-            # A server must not be left half restarted.
-            code = await asyncio.shield(process.wait())
+            self.restarts += 1
+            ending = asyncio.create_task(process.wait())
+            try:
+                code = await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                await ending  # a server must not be left half restarted
+                raise
             if code:
                 self._say(f"{self._restart}: exit code {code}")
-            else:
-                self.restarts += 1
 
     async def _cutting(self) -> None:
         while CUT is not None:
