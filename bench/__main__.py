@@ -20,6 +20,7 @@ from bench.kafka import kafka
 from bench.latency import latency
 from bench.measurement import Measurement, table
 from bench.memory import memory
+from bench.postgres import postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.statements import statements
@@ -35,6 +36,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
+    "postgres": postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-latency": rabbitmq.latency,

@@ -1,9 +1,7 @@
 """PostgreSQL: publishing with concurrent callers, and consuming with one upsert a message, exactly once.
 
-    EVENTMILL_TEST_POSTGRES=postgresql://… python -m bench.postgres [MESSAGES] [CONCURRENCY]
-
-Beside the rates it says what does not hang on the machine's mood: messages a commit, writes to the socket a message,
-processor time of this process a message.
+EVENTMILL_TEST_POSTGRES says where it is; what is made there has a schema of its own, which stays. Beside the rates stands
+what does not hang on the machine's mood: messages a commit, writes to the socket a message, processor time a message.
 """
 
 from __future__ import annotations
@@ -11,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import sys
 import time
 
+from bench.measurement import Measurement
+from bench.rounds import Plan
 from eventmill import App, Event, Transaction
 from eventmill.backends.postgres.backend import PostgresBackend
 
+VARIABLE = "EVENTMILL_TEST_POSTGRES"
 CALLERS = 32
+CONCURRENCY = 128
+"""Keys that the handler may work on at a time: so many of its units can share a commit."""
 
 
 class BenchPlaced(Event, name="bench.placed", key="customer"):
@@ -43,7 +45,7 @@ def make(url: str, concurrency: int) -> App:
     return app
 
 
-async def publish(app: App, count: int) -> None:
+async def publish(app: App, count: int) -> Measurement:
     store = app.store
     assert isinstance(store, PostgresBackend)
     left = iter([BenchPlaced(f"c{number % 1000}", f"o{number}", "x" * 230) for number in range(count)])
@@ -56,13 +58,11 @@ async def publish(app: App, count: int) -> None:
     await asyncio.gather(*(call() for _ in range(CALLERS)))
     seconds, processor = time.perf_counter() - began, time.process_time() - processor
     commits = store.server.publishes.commits
-    print(
-        f"publish, {CALLERS} callers: {count / seconds:,.0f}/s, {count / commits:.0f} a commit, "
-        f"{processor / count * 1e6:.0f} µs of processor"
-    )
+    details = {"a_commit": round(count / commits, 1), "processor_us": round(processor / count * 1e6, 1)}
+    return Measurement("postgres: publish, 32 callers", count / seconds, "messages/s", target=15_000, details=details)
 
 
-async def consume(app: App, count: int) -> None:
+async def consume(app: App, count: int) -> Measurement:
     store = app.store
     assert isinstance(store, PostgresBackend)
     began, processor = time.perf_counter(), time.process_time()
@@ -78,19 +78,21 @@ async def consume(app: App, count: int) -> None:
         ((found,),) = await tx.execute("SELECT sum(orders)::bigint FROM totals")
     if found != count:
         raise RuntimeError(f"{count} messages were published, but {found} effects are in the table")
-    print(
-        f"consume, one upsert a message: {count / seconds:,.0f}/s, {count / units.commits:.0f} a commit, "
-        f"{writes / count:.3f} writes, {processor / count * 1e6:.0f} µs of processor"
-    )
+    details = {
+        "a_commit": round(count / units.commits, 1),
+        "writes": round(writes / count, 4),
+        "processor_us": round(processor / count * 1e6, 1),
+    }
+    return Measurement("postgres: consume, one upsert", count / seconds, "messages/s", target=15_000, details=details)
 
 
-async def main(count: int, concurrency: int) -> None:
-    url = f"{os.environ['EVENTMILL_TEST_POSTGRES']}?schema=bench_{secrets.token_hex(4)}"
-    async with make(url, concurrency) as app:
-        await publish(app, count)
-    async with make(url, concurrency) as app:
-        await consume(app, count)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int((sys.argv[1:2] or ["60000"])[0]), int((sys.argv[2:3] or ["128"])[0])))
+async def postgres(plan: Plan) -> list[Measurement]:
+    """Publish, then handle what was published, each with an App of its own."""
+    if VARIABLE not in os.environ:
+        raise SystemExit(f"{VARIABLE} is not set: scripts/servers start postgres, then read .servers/env")
+    count = plan.some(40_000, 10_000)
+    url = f"{os.environ[VARIABLE]}?schema=bench_{secrets.token_hex(4)}"
+    async with make(url, CONCURRENCY) as app:
+        published = await publish(app, count)
+    async with make(url, CONCURRENCY) as app:
+        return [published, await consume(app, count)]
