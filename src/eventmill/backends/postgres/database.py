@@ -58,26 +58,23 @@ class Database:
         return self._server
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
-        server = self.server
         if claim is None and fence is None:
-            return OwnUnit(self.address, server.pool, server.publishes, server.topics, server.outcomes)
-        return SharedUnit(server.units, server.topics, claim, fence)
+            return self._own_unit()
+        return SharedUnit(self.server.units, self.server.topics, claim, fence)
+
+    def _own_unit(self) -> OwnUnit:
+        server = self.server
+        return OwnUnit(self.address, server.pool, server.publishes, server.topics, server.outcomes)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        unit = self.unit()
-        try:
+        async with self._own() as unit:
             yield unit
-        except BaseException:
-            await unit.discard()
-            raise
-        await (await unit.finish())
 
     @asynccontextmanager
     async def _own(self) -> AsyncIterator[OwnUnit]:
         """A transaction for some of eventmill's own statements; durable when it has ended."""
-        server = self.server
-        unit = OwnUnit(self.address, server.pool, server.publishes, server.topics, server.outcomes)
+        unit = self._own_unit()
         try:
             yield unit
         except BaseException:

@@ -9,6 +9,7 @@ import msgspec
 
 from eventmill.backends.postgres.database import Database
 from eventmill.backends.postgres.values import Value, int4s, number, text, texts
+from eventmill.backends.sql.groups import listed
 from eventmill.core.assignment import share
 from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
@@ -90,29 +91,12 @@ class PostgresGroups(Database):
             await unit.fetch("expire", number(self.now()))
 
     async def groups(self) -> Sequence[Group]:
-        counts: dict[str, dict[str, int]] = {}
-        for queue, state, count in await self._fetch("job_counts"):
-            counts.setdefault(queue, {})[state] = count
-        members: dict[str, dict[str, int]] = {}
-        for group, member in await self._fetch("live_members", number(self.now())):
-            members.setdefault(group, {})[member] = 0
-        cursors: dict[str, dict[Partition, int]] = {}
-        for group, topic, part, position, member in await self._fetch("all_cursors"):
-            cursors.setdefault(group, {})[Partition(topic, part)] = position
-            if member in members.get(group, {}):
-                members[group][member] += 1
-        return [
-            Group(
-                name,
-                None if types is None else msgspec.json.decode(types, type=Types),
-                cursors.get(name, {}),
-                members.get(name, {}),
-                retrying=counts.get(name, {}).get("due", 0) + counts.get(name, {}).get("running", 0),
-                parked=counts.get(name, {}).get("parked", 0),
-                dead=counts.get(name, {}).get("dead", 0),
-            )
-            for name, types in await self._fetch("groups")
-        ]
+        return listed(
+            job_counts=await self._fetch("job_counts"),
+            live_members=await self._fetch("live_members", number(self.now())),
+            cursors=await self._fetch("all_cursors"),
+            groups=await self._fetch("groups"),
+        )
 
     async def forget(self, group: str) -> None:
         async with self._own() as unit:

@@ -10,14 +10,11 @@ from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.database import Database
 from eventmill.backends.postgres.values import Value, int4s, int8s, number, text, texts
 from eventmill.backends.sql.prepared import PreparedMessage
-from eventmill.backends.sql.rows import recorded
+from eventmill.backends.sql.reading import page, rearmost
 from eventmill.core.errors import ConfigurationError, MessageError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
-
-SCAN = 50_000
-"""Positions looked through in one read at most, so that a read stays short however rare its types are."""
 
 TRIM_BATCH = 1_000
 
@@ -81,27 +78,12 @@ class PostgresLog(Database, LogSubscriber):
             moved = {partition: position for partition, position in after.items() if tail.moved(partition, position)}
         if not moved:
             return Page((), {partition: tail.end for partition, position in after.items() if position < tail.end})
-        # Partitions that stand at the same place are read together, the rearmost first.
-        lowest = min(moved.values())
-        together = tuple(sorted(partition for partition, position in moved.items() if position == lowest))
-        end = min(tail.end, lowest + SCAN)
-        further = [position for position in moved.values() if position > lowest]
-        if further:
-            end = min(end, *further)
-        condition, values = _condition(together, types, 4)
+        span = rearmost(moved, tail.end)
+        condition, values = _condition(span.partitions, types, 4)
         rows = await server.reader.fetch(
-            "read", [number(lowest), number(end), number(limit), *values], condition=condition.encode()
+            "read", [number(span.after), number(span.end), number(limit), *values], condition=condition.encode()
         )
-        messages = []
-        size = 0
-        for row in rows:
-            messages.append(recorded(row))
-            size += len(row[9])
-            if size >= max_bytes:
-                break
-        if messages and (len(messages) == limit or size >= max_bytes):
-            end = messages[-1].position
-        return Page(messages, dict.fromkeys(together, end))
+        return page(span, rows, limit=limit, max_bytes=max_bytes)
 
     async def pending(self, after: Mapping[Partition, int], types: Types | None = None) -> Pending:
         places: dict[int, list[Partition]] = {}

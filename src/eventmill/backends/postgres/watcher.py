@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from eventmill.backends.postgres.tail import Tail
+from eventmill.backends.sql.waiters import Waiters
 from eventmill.core.errors import BackendError
 
 log = logging.getLogger("eventmill")
@@ -20,14 +21,17 @@ AWAY = 0.5
 
 
 class Watcher:
-    """Wakes whoever waits for messages: told by this process's writers, by others' NOTIFY, and looking by itself."""
+    """Wakes whoever waits for messages: told by this process's writers, and looking for what others have committed."""
 
     def __init__(self) -> None:
-        self.version = 0
         self._tail: Tail | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters = Waiters()
         self._poll: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
+
+    @property
+    def version(self) -> int:
+        return self._waiters.version
 
     def watch(self, tail: Tail) -> None:
         self._tail = tail
@@ -38,27 +42,15 @@ class Watcher:
 
     def advanced(self) -> None:
         """The end of what may be read has moved."""
-        self.version += 1
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self._waiters.wake()
 
     async def changed(self, seen: int, timeout: float) -> int:
         if seen != self.version:
             return self.version
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
         if self._poll is None or self._poll.done():
-            self._poll = loop.create_task(self._watch())
-        alarm = loop.call_later(timeout, _set, waiter)
-        try:
-            await waiter
-        finally:
-            alarm.cancel()
-            self._waiters.discard(waiter)
-        return self.version
+            # Its first step comes when the caller waits already.
+            self._poll = asyncio.get_running_loop().create_task(self._watch())
+        return await self._waiters.beyond(seen, timeout)
 
     async def _watch(self) -> None:
         assert self._tail is not None
@@ -94,8 +86,3 @@ class Watcher:
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.wait([self._poll])
-
-
-def _set(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

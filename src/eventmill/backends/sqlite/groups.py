@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from eventmill.backends.sql.groups import listed
 from eventmill.backends.sqlite.connection import connect, translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
@@ -108,30 +109,13 @@ class SqliteGroups(Database):
 
     @translated
     async def groups(self) -> Sequence[Group]:
-        reader = self.reader
-        counts: dict[str, dict[str, int]] = {}
-        for queue, state, number in reader.execute(STATEMENTS["job_counts"]).fetchall():
-            counts.setdefault(queue, {})[state] = number
-        members: dict[str, dict[str, int]] = {}
-        for group, member in reader.execute(STATEMENTS["live_members"], (self.now(),)).fetchall():
-            members.setdefault(group, {})[member] = 0
-        cursors: dict[str, dict[Partition, int]] = {}
-        for group, topic, number, position, member in reader.execute(STATEMENTS["all_cursors"]).fetchall():
-            cursors.setdefault(group, {})[Partition(topic, number)] = position
-            if member in members.get(group, {}):
-                members[group][member] += 1
-        return [
-            Group(
-                name,
-                None if types is None else msgspec.json.decode(types, type=Types),
-                cursors.get(name, {}),
-                members.get(name, {}),
-                retrying=counts.get(name, {}).get("due", 0) + counts.get(name, {}).get("running", 0),
-                parked=counts.get(name, {}).get("parked", 0),
-                dead=counts.get(name, {}).get("dead", 0),
-            )
-            for name, types in reader.execute(STATEMENTS["groups"]).fetchall()
-        ]
+        execute = self.reader.execute
+        return listed(
+            job_counts=execute(STATEMENTS["job_counts"]).fetchall(),
+            live_members=execute(STATEMENTS["live_members"], (self.now(),)).fetchall(),
+            cursors=execute(STATEMENTS["all_cursors"]).fetchall(),
+            groups=execute(STATEMENTS["groups"]).fetchall(),
+        )
 
     async def forget(self, group: str) -> None:
         def work(connection: sqlite3.Connection) -> None:

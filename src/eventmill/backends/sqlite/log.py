@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 
-from eventmill.backends.sql.rows import recorded
+from eventmill.backends.sql.reading import page, rearmost
 from eventmill.backends.sqlite.connection import translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
@@ -16,9 +16,6 @@ from eventmill.core.errors import ConfigurationError, MessageError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
-
-SCAN = 50_000
-"""Positions looked through in one read at most, so that a read stays short however rare its types are."""
 
 TRIM_BATCH = 1_000
 
@@ -74,27 +71,13 @@ class SqliteLog(Database, LogSubscriber):
         moved = {partition: position for partition, position in after.items() if tail.moved(partition, position)}
         if not moved:
             return Page((), {partition: tail.end for partition, position in after.items() if position < tail.end})
-        # Partitions that stand at the same place are read together, the rearmost first.
-        lowest = min(moved.values())
-        together = tuple(sorted(partition for partition, position in moved.items() if position == lowest))
-        end = min(tail.end, lowest + SCAN)
-        further = [position for position in moved.values() if position > lowest]
-        if further:
-            end = min(end, *further)
-        condition, parameters = _condition(together, types)
+        span = rearmost(moved, tail.end)
+        condition, parameters = _condition(span.partitions, types)
         statement = STATEMENTS["read"].replace("{condition}", condition)
-        cursor = self.reader.execute(statement, (lowest, end, *parameters, limit))
-        messages = []
-        size = 0
-        for row in cursor:
-            messages.append(recorded(row))
-            size += len(row[9])
-            if size >= max_bytes:
-                break
+        cursor = self.reader.execute(statement, (span.after, span.end, *parameters, limit))
+        found = page(span, cursor, limit=limit, max_bytes=max_bytes)
         cursor.close()
-        if messages and (len(messages) == limit or size >= max_bytes):
-            end = messages[-1].position
-        return Page(messages, dict.fromkeys(together, end))
+        return found
 
     async def pending(self, after: Mapping[Partition, int], types: Types | None = None) -> Pending:
         places: dict[int, list[Partition]] = {}

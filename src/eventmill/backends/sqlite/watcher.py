@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 
+from eventmill.backends.sql.waiters import Waiters
+
 FASTEST = 0.002
 SLOWEST = 0.01
 COALESCE = 0.001
@@ -23,10 +25,13 @@ class Watcher:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._seen = self._data_version()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters = Waiters()
         self._poll: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self.version = 0
+
+    @property
+    def version(self) -> int:
+        return self._waiters.version
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
@@ -39,30 +44,15 @@ class Watcher:
 
     def _ring(self) -> None:
         self._alarm = None
-        self._wake()
-
-    def _wake(self) -> None:
-        self.version += 1
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self._waiters.wake()
 
     async def changed(self, seen: int, timeout: float) -> int:
         if seen != self.version:
             return self.version
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
         if self._poll is None or self._poll.done():
-            self._poll = loop.create_task(self._watch())
-        alarm = loop.call_later(timeout, _set, waiter)
-        try:
-            await waiter
-        finally:
-            alarm.cancel()
-            self._waiters.discard(waiter)
-        return self.version
+            # Its first step comes when the caller waits already.
+            self._poll = asyncio.get_running_loop().create_task(self._watch())
+        return await self._waiters.beyond(seen, timeout)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -75,18 +65,13 @@ class Watcher:
             if version != self._seen:
                 self._seen = version
                 active = loop.time()
-                self._wake()
+                self._waiters.wake()
             await asyncio.sleep(min(max((loop.time() - active) / EASE, FASTEST), SLOWEST))
 
     async def close(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._wake()
+        self._waiters.wake()
         if self._poll is not None:
             self._poll.cancel()
             await asyncio.wait([self._poll])
-
-
-def _set(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
