@@ -171,6 +171,36 @@ def test_terminated_backends(postgres_url: str) -> None:
     asyncio.run(asyncio.wait_for(under_load(postgres_url, 2_000, storm, poison=0.003), 90))
 
 
+def test_questions_among_terminated_backends(postgres_url: str) -> None:
+    """Whoever looks on while connections break, several times under one question, is still answered."""
+
+    async def main() -> None:
+        async with (
+            backend(postgres_url) as store,
+            await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection,
+        ):
+            await store.declare({TOPIC: 4})
+            striking = True
+
+            async def strike() -> None:
+                while striking:
+                    await connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE application_name = 'eventmill' AND datname = current_database()"
+                    )
+                    await asyncio.sleep(0.01)
+
+            strikes = asyncio.create_task(strike())
+            for _ in range(30):
+                assert await store.end() == {}
+                assert (await store.pending(dict.fromkeys(partitions(4), 0), None)).messages == 0
+                assert await store.groups() == []
+            striking = False
+            await strikes
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["restart", "kill -9"])
 def test_a_server_that_restarts(postgres_url: str, restart: Callable[..., None], kill: bool) -> None:
     async def trouble() -> None:

@@ -7,10 +7,14 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import psycopg
+
 from eventmill.backends.postgres.address import Address
 from eventmill.backends.postgres.beat import Beater
+from eventmill.backends.postgres.faults import ConnectionLost
 from eventmill.backends.postgres.open_server import OpenServer
 from eventmill.backends.postgres.own import OwnUnit
+from eventmill.backends.postgres.reader import Again
 from eventmill.backends.postgres.unit import SharedUnit
 from eventmill.backends.postgres.values import Value
 from eventmill.core.capabilities import Transaction, Unit
@@ -88,9 +92,14 @@ class Database:
     async def _scan(self, name: str, values: Sequence[Value], condition: str = "") -> list[tuple[Any, ...]]:
         """A question that may take long, on a connection of its own."""
         server = self.server
-        async with server.pool.connection() as pipeline:
-            sql = server.reader.sql[name].replace(b"{condition}", condition.encode())
-            return await pipeline.fetch(sql, values)
+        sql = server.reader.sql[name].replace(b"{condition}", condition.encode())
+        again = Again(self.address)
+        while True:
+            try:
+                async with server.pool.connection() as pipeline:
+                    return await pipeline.fetch(sql, values)
+            except (psycopg.Error, ConnectionLost) as error:
+                await again.or_raise(error)
 
     async def changed(self, seen: int, timeout: float) -> int:
         return await self.server.watcher.changed(seen, timeout)

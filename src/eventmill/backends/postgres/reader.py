@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 
 import psycopg
 
@@ -20,9 +21,33 @@ from eventmill.core.rows import Row
 ANSWER = 5.0
 """Seconds to wait for the answer to a short question before the connection counts as dead."""
 
+PAUSE = 0.05
+"""Seconds between attempts, from the second on."""
+
+
+class Again:
+    """Whether a question may be asked again after an error that was not its fault: until `patience` is over.
+
+    Connections may break several times in a row, when a server restarts or an operator ends them all.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._until = monotonic() + address.patience
+        self._asked = 0
+
+    async def or_raise(self, error: psycopg.Error | faults.ConnectionLost) -> None:
+        """Return, after a pause, when asking again may help; else raise the error as one of eventmill's own."""
+        self._asked += 1
+        once = self._asked == 1
+        if isinstance(error, faults.ConnectionLost) and (once or monotonic() < self._until):
+            await asyncio.sleep(0 if once else PAUSE)
+        elif not once or not (faults.environmental(error) or getattr(error, "sqlstate", None) in faults.AGAIN):
+            raise faults.translated(error, str(self._address)) from error
+
 
 class Reader:
-    """Questions of many tasks share the connection; what breaks under one is asked again, once."""
+    """Questions of many tasks share the connection; what breaks under one is asked again."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
@@ -48,26 +73,20 @@ class Reader:
     async def fetch(self, name: str, values: Sequence[Value] = (), *, condition: bytes | None = None) -> list[Row]:
         """The rows of one of eventmill's statements. condition: what stands for its `{condition}`."""
         sql = self.sql[name] if condition is None else self.sql[name].replace(b"{condition}", condition)
-        for attempt in (1, 2):
+        again = Again(self.address)
+        while True:
             pipeline = await self.connect()
             try:
                 async with asyncio.timeout(ANSWER):
                     return await pipeline.fetch(sql, values)
             except TimeoutError:
-                pipeline.abandon(faults.ConnectionLost(f"{self.address}: no answer within {ANSWER:g} s"))
-                if attempt == 2:
-                    raise faults.ConnectionLost(f"{self.address}: no answer within {ANSWER:g} s") from None
-            except faults.ConnectionLost:
-                if attempt == 2:
-                    raise
-            except psycopg.Error as error:
-                if getattr(error, "sqlstate", None) in faults.AGAIN and attempt == 1:
+                error = faults.ConnectionLost(f"{self.address}: no answer within {ANSWER:g} s")
+                pipeline.abandon(error)
+                await again.or_raise(error)
+            except (psycopg.Error, faults.ConnectionLost) as error:
+                if getattr(error, "sqlstate", None) in faults.AGAIN:
                     pipeline.forget_prepared()
-                    continue
-                if faults.environmental(error) and attempt == 1:
-                    continue
-                raise faults.translated(error, str(self.address)) from error
-        raise AssertionError("unreachable")
+                await again.or_raise(error)
 
     async def close(self) -> None:
         self._closed = True
