@@ -151,6 +151,7 @@ class OwnUnit(Staging):
                         raise told from error
                 raise
         await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
+        self._writer.committed(bool(messages))
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)

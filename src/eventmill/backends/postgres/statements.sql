@@ -2,6 +2,10 @@
 -- The last position ever given, committed or not.
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.eventmill_positions
 
+-- name: announce
+-- Without a flush of the disk, since nothing is lost with it.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')
+
 -- name: appending
 -- Transactions that may still commit positions: those that hold the append lock. A prepared one has no process.
 SELECT virtualtransaction, pid FROM pg_locks
@@ -279,7 +283,11 @@ DELETE FROM {schema}.eventmill_inbox WHERE ctid = ANY (ARRAY(
 SELECT id FROM {schema}.eventmill_jobs WHERE state = 'dead' AND due < $1 LIMIT $2
 
 -- name: server
-SELECT current_setting('server_version'), current_setting('autovacuum'), (SELECT count(*) FROM pg_prepared_xacts)
+SELECT current_setting('server_version'), current_setting('autovacuum')
+
+-- name: prepared
+SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8, owner::text
+FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 
 -- name: idle
 SELECT pid, extract(epoch FROM clock_timestamp() - state_change)::float8, application_name, left(query, 200)
