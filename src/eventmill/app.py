@@ -309,7 +309,7 @@ class App:
             settlement=settlement,
             heartbeat=heartbeat,
             clock=self.clock,
-            limits=Limits(settings.lease, settings.prefetch, settings.prefetch_bytes),
+            limits=Limits(settings.lease, max(settings.prefetch, each.prefetch), settings.prefetch_bytes),
             member=member,
         )
 

@@ -76,7 +76,9 @@ def test_announcements_are_heard_again_after_the_connection_broke(postgres_url: 
     async def main() -> None:
         async with opened(postgres_url) as reader, opened(postgres_url) as writer:
             async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as operator:
-                await operator.execute("SELECT pg_terminate_backend(%s)", [(await reader.server.reader.connect()).backend_pid])
+                await operator.execute(
+                    "SELECT pg_terminate_backend(%s)", [(await reader.server.reader.connect()).backend_pid]
+                )
             await reader.end()
             waiting = asyncio.create_task(woken(reader, 0, 20))
             await asyncio.sleep(0.2)
