@@ -9,7 +9,7 @@ from psycopg import pq
 
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
-from eventmill.backends.postgres.pipeline import Settle, answer
+from eventmill.backends.postgres.pipeline import Settle
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.staged import Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
@@ -168,16 +168,17 @@ class SharedUnit(Staging):
             raise self._writer.met(batch, self, batch.failure)
 
     def _reply(self, batch: Batch, reply: asyncio.Future[pq.abc.PGresult]) -> Settle:
-        told = answer(reply)
-
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None or batch.failure is not None:
                 error = self._writer.met(batch, self, error or batch.failure)  # type: ignore[arg-type]
                 if not isinstance(error, UnitInterruptedError):
                     self._over = error
-                told(None, error)
-            else:
-                told(result, None)
+            if reply.done():
+                return  # whoever asked was cancelled
+            if error is not None:
+                reply.set_exception(error)
+            elif result is not None:
+                reply.set_result(result)
 
         return settle
 

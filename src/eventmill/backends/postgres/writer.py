@@ -327,6 +327,8 @@ class Writer(Line):
         else:
             self._undone(batch, error)
         self._sharing.ended(batch.joined)
+        if self._batch is not None and self._batch.joined >= self._sharing.room:
+            self._run()  # nobody can join any more: those who were just told then begin the next one at once
         self._wake_joiners()
         self._kick()
 
