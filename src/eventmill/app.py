@@ -23,6 +23,7 @@ from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
+from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.runtime.consumer import Consumer
@@ -197,6 +198,9 @@ class App:
         for each in self.consumers:
             parts = [Partition(topic, number) for topic in each.topics(there) for number in range(there.get(topic, 0))]
             await self.broker.admit(each.group, each.types, parts)
+        if self.broker is not self.store:
+            for problem in await short_inboxes(self.broker, self.consumers, self.settings.inbox_retention):
+                log.warning("%r: %s; %s", self.broker, problem, remedy())
 
     async def close(self) -> None:
         """Close store and broker; staged messages are committed first."""

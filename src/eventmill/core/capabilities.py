@@ -112,6 +112,14 @@ class Subscriber(Protocol):
         """How many messages wait for the group, and since when the oldest does, where that is known."""
         ...
 
+    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+        """For how long (seconds) after its publication each topic may hand a message out; infinity: for ever.
+
+        Topics of which nobody can say are left out: a queue, which has no limit and hands out what was not
+        acknowledged first of all; a log that is trimmed as its own service says.
+        """
+        ...
+
     def dismiss(self, group: str) -> Awaitable[None]:
         """The group is not coming back: nothing is kept for it any more."""
         ...

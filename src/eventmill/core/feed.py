@@ -61,5 +61,8 @@ class LogSubscriber:
     def backlog(self: Log, group: str, after: Mapping[Partition, int], types: Types | None) -> Awaitable[Pending]:
         return self.pending(after, types)
 
+    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+        return {}
+
     def dismiss(self: Log, group: str) -> Awaitable[None]:
         return self.report(group, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -96,6 +96,9 @@ class KafkaBackend(LogSubscriber):
     def subscribe(self, group: str, types: Types | None) -> KafkaFeed:  # type: ignore[override]
         where = f"kafka://{self._url.location}"
         return KafkaFeed(Reader(self._settings, group, types, where))
+
+    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+        return await self._open.cluster.kept(topics)
 
     # Log
 
