@@ -112,7 +112,7 @@ class Subscriber(Protocol):
         """How many messages wait for the group, and since when the oldest does, where that is known."""
         ...
 
-    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+    def redelivery(self, topics: Collection[str]) -> Awaitable[Mapping[str, float]]:
         """For how long (seconds) after its publication each topic may hand a message out; infinity: for ever.
 
         Topics of which nobody can say are left out: a queue, which has no limit and hands out what was not
