@@ -18,12 +18,12 @@ def outdated(projection: Projection, state: State) -> str:
     if building is not None and building.fingerprint == projection.fingerprint:
         return (
             f"projection {projection.name!r}: readers see generation {shown.number}, made by another definition; "
-            f"generation {building.number} is made by this one: eventmill projections swap {projection.name}"
+            f"generation {building.number} is made by this one: eventmill projections swap APP {projection.name}"
         )
     return (
         f"projection {projection.name!r} was changed (version {shown.version} to {projection.version}, or its tables or "
         f"types): its view stays as generation {shown.number} has made it until it is built anew: "
-        f"eventmill projections rebuild {projection.name}"
+        f"eventmill projections rebuild APP {projection.name}"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from eventmill.core.claims import Group
 from eventmill.core.errors import BlockedError
+from eventmill.core.reading import Pending
 from eventmill.patterns.generations import Generation, State
 from eventmill.patterns.lag import Lag, measure
 from eventmill.patterns.projector import consumer_of
@@ -19,8 +20,9 @@ from eventmill.runtime.subscription import Subscription
 BATCH = 5_000
 """Events in one commit of a rebuild, at least: nobody waits for the latest one."""
 
-NEAR = 50
-"""Events before the end of the log within which a generation counts as caught up: it never ends while others publish."""
+NEAR, RECENT = 50, 1.0
+"""A generation counts as caught up with so few events before it, or none older than so many seconds: there are always
+some while others publish."""
 
 TELL = 0.1
 """Seconds between two words on how far it is."""
@@ -79,7 +81,7 @@ async def caught_up(
 ) -> None:
     """Return when hardly anything is left before a generation. Raises BlockedError where a dead letter is in the way."""
     loop = asyncio.get_running_loop()
-    total = await _left(view, number)
+    total = (await _left(view, number)).messages
     base = subscription.handled
     recent = [(loop.time(), 0)]
     counted = loop.time()
@@ -93,22 +95,23 @@ async def caught_up(
         if done >= total - NEAR or (loop.time() - counted >= LOOK and recent[-1][1] == recent[-2][1]):
             left = await _left(view, number)
             counted = loop.time()
-            total = done + left
-            if left <= NEAR and await _settled(view, number, force=force):
+            total = done + left.messages
+            recently = left.oldest is None or view.ground.now - left.oldest <= RECENT * 1000
+            if (left.messages <= NEAR or recently) and await _settled(view, number, force=force):
                 if report is not None:
                     report(Progress(number, total, total, 0.0))
                 return
         await asyncio.sleep(TELL)
 
 
-async def _left(view: View, number: int) -> int:
-    """How many events are beyond the cursors."""
+async def _left(view: View, number: int) -> Pending:
+    """What is beyond the cursors."""
     ground = view.ground
     group = view.ledger.group(number)
     topics = view.projection.topics(await ground.source.topics())
     cursors = await ground.store.cursors(group)
     after = {part: cursors.get(part, 0) for part in {*cursors, *await ground.partitions(topics)}}
-    return (await ground.source.backlog(group, after, view.projection.types)).messages
+    return await ground.source.backlog(group, after, view.projection.types)
 
 
 async def _settled(view: View, number: int, *, force: bool) -> bool:

@@ -137,14 +137,14 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
 def _chosen(view: View, state: State, to: int | None, *, back: bool) -> int:
     number = to if to is not None else state.previous if back else (state.newest.number if state.newest else None)
     if number is None:
-        what = "before it to go back to" if back else "but the live one: eventmill projections rebuild"
+        what = "before it to go back to" if back else "but the live one: eventmill projections rebuild APP"
         raise ConfigurationError(f"projection {view.name!r} has no generation {what}")
     if number not in state.generations:
         there = ", ".join(map(str, sorted(state.generations)))
         raise ConfigurationError(f"projection {view.name!r} has no generation {number}; there are: {there}")
     if state.generations[number].state == BUILDING:
         raise ConfigurationError(
-            f"projection {view.name!r}: generation {number} is not finished; go on with it: eventmill projections rebuild"
+            f"projection {view.name!r}: generation {number} is not finished; go on with it: eventmill projections rebuild APP"
         )
     return number
 
