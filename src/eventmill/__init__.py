@@ -6,6 +6,8 @@ from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
     BackendUnavailableError,
+    BehindError,
+    BlockedError,
     CapabilityError,
     ConfigurationError,
     ConflictError,
@@ -14,6 +16,7 @@ from eventmill.core.errors import (
     EventmillError,
     LeaseLostError,
     MessageTooLargeError,
+    MissingHistoryError,
     OutsideTransactionError,
     StorageFullError,
     UnknownEventError,
@@ -23,6 +26,9 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.patterns.lag import Lag
+from eventmill.patterns.projection import on
+from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -39,6 +45,8 @@ __all__ = [
     "App",
     "BackendError",
     "BackendUnavailableError",
+    "BehindError",
+    "BlockedError",
     "CapabilityError",
     "ConfigurationError",
     "ConflictError",
@@ -49,9 +57,11 @@ __all__ = [
     "EncodeError",
     "Event",
     "EventmillError",
+    "Lag",
     "LeaseLostError",
     "Message",
     "MessageTooLargeError",
+    "MissingHistoryError",
     "OutsideTransactionError",
     "ResequencePolicy",
     "Retry",
@@ -64,10 +74,12 @@ __all__ = [
     "SyncTransaction",
     "Transaction",
     "UnknownEventError",
+    "View",
     "event",
     "exponential",
     "fixed",
     "named",
+    "on",
     "outbox",
     "schedule",
     "upcast",

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 from eventmill.backends.connect import BrokerBackend, StoreBackend, as_store, connect, connect_store
+from eventmill.core.capabilities import Log
 from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
@@ -23,9 +24,14 @@ from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
+from eventmill.patterns.ground import Ground
 from eventmill.patterns.inbox import remedy, short_inboxes
+from eventmill.patterns.projection import BATCH, Class, projection
+from eventmill.patterns.projections import Projections
+from eventmill.patterns.projector import Projector
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.view import View
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
@@ -84,9 +90,14 @@ class App:
         self._setups: list[Setup] = []
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
         self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
+        self.projections = Projections(
+            Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
+                   self.settings, self._subscription, self.open)
+        )  # fmt: skip
         self._opened = False
         self._opening: asyncio.Lock | None = None
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[Subscription | Projector] = []
+        self._incarnation: str | None = None
         self._members = count(1)
         self._stopped = asyncio.Event()
 
@@ -140,6 +151,39 @@ class App:
 
         return register
 
+    def projection(
+        self,
+        name: str,
+        *,
+        tables: Sequence[str],
+        version: int | str = 1,
+        batch: int = BATCH,
+        retry: RetryPolicy | None = None,
+        partial: bool = False,
+    ) -> Callable[[Class], Class]:
+        """Fold events into tables of their own: the decorated class has methods marked `@on(...)`, and `create(tx)`.
+
+        tables: their plain names, which are what readers use; in the class's SQL they are written `{name}`.
+        version: of the class's code: another one says that the rows would be others, and that a rebuild is needed.
+        batch: events in one commit, at most. retry: as for `on`; a dead letter's key waits, others go on.
+        partial: build it of what is left, where the oldest messages were trimmed, rather than refuse to.
+        """
+
+        def register(cls: Class) -> Class:
+            self.projections.add(
+                projection(
+                    cls, name, tables=tables, registry=self.registry, version=version, batch=batch, retry=retry,
+                    partial=partial,
+                )
+            )  # fmt: skip
+            return cls
+
+        return register
+
+    def view(self, name: str) -> View:
+        """What a projection has made: how far it is, waiting for it, building it anew."""
+        return self.projections.view(name)
+
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
         self._setups.append(function)
@@ -165,7 +209,7 @@ class App:
         async with self._opening:
             if self._opened:
                 return
-            check_needs(self.consumers, self.broker.offers, repr(self.broker))
+            check_needs([*self.consumers, *self.projections.consumers], self.broker.offers, repr(self.broker))
             await self.store.__aenter__()
             try:
                 if self.broker is not self.store:
@@ -175,6 +219,7 @@ class App:
                     for setup in self._setups:
                         async with self._transaction() as tx:
                             await setup(tx)
+                    await self.projections.prepare()
                 except BaseException:
                     if self.broker is not self.store:
                         await self.broker.__aexit__(None, None, None)
@@ -189,7 +234,7 @@ class App:
         for place in {id(self.store): self.store, id(self.broker): self.broker}.values():
             present = await place.topics()
             wanted = dict(self._topics)
-            for each in self.consumers:
+            for each in [*self.consumers, *self.projections.consumers]:
                 for topic in each.topics(present):
                     wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
             await place.declare(wanted)
@@ -206,6 +251,7 @@ class App:
         """Close store and broker; staged messages are committed first."""
         if self._opened:
             self._opened = False
+            await self.projections.close()
             if self.broker is not self.store:
                 await self.broker.__aexit__(None, None, None)
             await self.store.__aexit__(None, None, None)
@@ -265,7 +311,7 @@ class App:
     async def run(self) -> None:
         """Handle messages until `stop` is called; then finish what was begun and give the leases back."""
         await self.open()
-        incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
+        self._incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
@@ -273,10 +319,8 @@ class App:
         consumers = list(self.consumers)
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry))
-        self._subscriptions = [
-            self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
-            for each in consumers
-        ]
+        self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
+        self._subscriptions += self.projections.projectors(heartbeat)
         tasks = [asyncio.create_task(each.run(), name=each.consumer.group) for each in self._subscriptions]
         tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
@@ -300,7 +344,7 @@ class App:
         finally:
             stopped.cancel()
 
-    def _subscription(self, each: Consumer, member: str, heartbeat: Heartbeat) -> Subscription:
+    def _subscription(self, each: Consumer, heartbeat: Heartbeat) -> Subscription:
         source = self.store if each.group == RELAY else self.broker
         if source is not self.store:
             each = replace(each, inbox=True)
@@ -313,8 +357,13 @@ class App:
             settlement=settlement,
             heartbeat=heartbeat,
             clock=self.clock,
-            limits=Limits(settings.lease, max(settings.prefetch, each.prefetch), settings.prefetch_bytes),
-            member=member,
+            # A batch is handled while the next one is fetched.
+            limits=Limits(
+                settings.lease,
+                max(settings.prefetch, each.prefetch, 2 * (each.batch or 1)),
+                settings.prefetch_bytes,
+            ),
+            member=f"{self._incarnation or self.ids()}/{self.name}.{next(self._members)}",
         )
 
     def stop(self) -> None:

@@ -160,6 +160,10 @@ class Log(Publisher, Subscriber, Protocol):
         """
         ...
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        """Those of the topics whose oldest messages are gone, each with the position up to which some may be."""
+        ...
+
     async def changed(self, seen: int, timeout: float) -> int:
         """Wait until the log's change counter has left `seen` behind, or the time (seconds) is up; returns the counter.
 
@@ -195,6 +199,14 @@ class Transaction(Protocol):
 
     async def get(self, key: str) -> Document | None:
         """The document as this transaction sees it."""
+        ...
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come, partition by partition; nobody moves it on before this transaction has ended."""
+        ...
+
+    async def hurry(self, seconds: float) -> None:
+        """From here on, a statement that waits longer than this for others' locks fails, with BackendUnavailableError."""
         ...
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
@@ -293,6 +305,25 @@ class Store(Protocol):
 
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         """Those of the message ids that the group's inbox holds, each with its source."""
+        ...
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come; empty for one that never ran. A cheap question, asked often."""
+        ...
+
+    async def document(self, key: str) -> Document | None:
+        """The document as it was last committed: a look that waits for nobody."""
+        ...
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        """The rows of one statement that only reads the user's own tables, as they were last committed.
+
+        It may take long: it blocks nobody, and waits for nobody.
+        """
+        ...
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        """The columns of a table's primary key, in their order; empty for a table without one, or none of this name."""
         ...
 
     async def groups(self) -> Sequence[Group]:

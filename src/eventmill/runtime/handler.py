@@ -8,12 +8,13 @@ import typing
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.core.registry import Registry
+from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 
@@ -31,6 +32,30 @@ class Context:
     position: int | None
 
 
+class Handling(Protocol):
+    """What a consumer does with deliveries: a user's function, or what a pattern makes of several."""
+
+    name: str
+    plain: bool
+    """Whether `call_plain` will do, for a single delivery."""
+    event_class: object
+    """The annotation of the event parameter; None where there is none, or more than one."""
+
+    def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
+        """Begin to handle one message, with nothing but its event and the transaction."""
+        ...
+
+    def call(
+        self, deliveries: Sequence[Delivery], transaction: Transaction, context: Callable[[], Context]
+    ) -> Awaitable[Any]:
+        """Begin to handle deliveries as one unit; what it returns is to be awaited. Raises DecodeError."""
+        ...
+
+    def refusal(self, result: object) -> Outcome | None:
+        """What a returned value asks for: a Retry or a DeadLetter; anything else means done."""
+        ...
+
+
 class Handler:
     """Calls a function with what its annotations ask for.
 
@@ -44,9 +69,9 @@ class Handler:
         self.sync = not inspect.iscoroutinefunction(function)
         self.batch = batch
         self._by_name = registry.by_name
-        self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
-        self._and_transaction = self._wants == ["event", "transaction"]
-        self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
+        self.wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+        self._and_transaction = self.wants == ["event", "transaction"]
+        self.plain = (self._and_transaction or self.wants == ["event"]) and not batch and not self.sync
         """Whether `call_plain` will do: the two commonest signatures, called without a loop over their parameters."""
 
     def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
@@ -57,11 +82,12 @@ class Handler:
         return called
 
     def call(
-        self, messages: Sequence[Message], transaction: Transaction, context: Callable[[], Context]
+        self, deliveries: Sequence[Delivery], transaction: Transaction, context: Callable[[], Context]
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
+        messages = [delivery.message for delivery in deliveries]
         arguments: list[object] = []
-        for want in self._wants:
+        for want in self.wants:
             if want == "event":
                 arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
             elif want == "message":

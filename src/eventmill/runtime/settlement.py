@@ -115,23 +115,22 @@ class Settlement:
     async def _call(self, deliveries: Sequence[Delivery], transaction: Transaction) -> Outcome | None:
         """None where all is done, or what the handler asks for instead."""
         consumer = self._consumer
-        messages = [delivery.message for delivery in deliveries]
+        first = deliveries[0]
         if consumer.where is not None:
             # Asked again, because a predicate that raises is a failure of the message like any other.
-            messages = [message for message in messages if consumer.where(message)]
-            if not messages:
+            deliveries = [delivery for delivery in deliveries if consumer.where(delivery.message)]
+            if not deliveries:
                 return None
-        first = deliveries[0]
 
         def context() -> Context:
             key = f"{consumer.group}:{first.message.source}:{first.message.id}"
             return Context(consumer.group, first.attempt, key, first.position)
 
         if consumer.timeout is None:
-            result = await consumer.handler.call(messages, transaction, context)
+            result = await consumer.handler.call(deliveries, transaction, context)
         else:
             async with asyncio.timeout(consumer.timeout):
-                result = await consumer.handler.call(messages, transaction, context)
+                result = await consumer.handler.call(deliveries, transaction, context)
         return None if result is None else consumer.handler.refusal(result)
 
     async def _one_by_one(

@@ -15,11 +15,13 @@ from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability, Transaction
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.clock import Clock
+from eventmill.core.document import Document
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.rows import Rows, SqlParameters
 
 
 class MemoryBackend(LogSubscriber):
@@ -113,6 +115,10 @@ class MemoryBackend(LogSubscriber):
         passed = {**state.log.watermarks, **state.groups.passed()}
         return state.log.trim(topic, passed, before=before, max_bytes=max_bytes, force=force)
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        horizons = self._state.log.horizons
+        return {topic: horizons[topic] for topic in topics if topic in horizons}
+
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._state.changes.beyond(seen, timeout, self._clock)
 
@@ -165,6 +171,19 @@ class MemoryBackend(LogSubscriber):
             if lease.member.startswith(prefix):
                 lease.end()
         state.changes.note()
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        return self._state.groups.cursors(group)
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        async with self.transaction() as transaction:
+            return await transaction.execute(sql, parameters)
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        return self._state.tables.primary_key(table)
 
     async def groups(self) -> Sequence[Group]:
         now = self._clock.now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 import psycopg
 from psycopg import pq
@@ -26,6 +26,7 @@ from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
 from eventmill.core.document import Document
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.message import Partition
 from eventmill.core.rows import Rows, SqlParameters
 
 _Reply = asyncio.Future[pq.abc.PGresult]
@@ -110,6 +111,13 @@ class OwnUnit(Staging):
         pipeline.call(statements(self._address.quoted)[name], answer(reply), values)
         result = await self._told(reply)
         return pipeline.rows(result) if result.ntuples else []
+
+    async def hurry(self, seconds: float) -> None:
+        await self.fetch("set_lock_timeout", text(str(max(1, int(seconds * 1000)))))
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        rows = await self.fetch("lock_cursors", text(group))
+        return {Partition(topic, part): position for topic, part, position in rows}  # type: ignore[arg-type, misc]
 
     async def get(self, key: str) -> Document | None:
         await self.fetch("lock_document", text(key))

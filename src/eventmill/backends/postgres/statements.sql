@@ -141,6 +141,31 @@ UPDATE {schema}.eventmill_members SET expires = $1, lease = $2 WHERE member = AN
 -- name: cursors
 SELECT topic, partition, position, ahead, member, token, abandoned FROM {schema}.eventmill_cursors WHERE grp = $1
 
+-- name: note_horizon
+-- Before anything is removed: whoever finds it too early only asks in vain.
+INSERT INTO {schema}.eventmill_horizons AS h (topic, position)
+SELECT $1, max(position) FROM {schema}.eventmill_log WHERE topic = $1 AND position <= $2 HAVING count(*) > 0
+ON CONFLICT (topic) DO UPDATE SET position = greatest(h.position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM {schema}.eventmill_horizons WHERE topic = ANY ($1)
+
+-- name: set_lock_timeout
+SELECT set_config('lock_timeout', $1, true)
+
+-- name: lock_cursors
+SELECT topic, partition, position FROM {schema}.eventmill_cursors WHERE grp = $1
+ORDER BY topic COLLATE "C", partition FOR NO KEY UPDATE
+
+-- name: primary_key
+-- Of a table that a transaction of the App would find under this name.
+SELECT a.attname::text
+FROM pg_index AS i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.number
+WHERE i.indisprimary AND i.indrelid = coalesce(
+    to_regclass(quote_ident($2) || '.' || quote_ident($1)), to_regclass(quote_ident($1)))
+ORDER BY k.place
+
 -- name: acquire
 UPDATE {schema}.eventmill_cursors AS c SET member = $1, token = c.token + 1
 FROM unnest($3, $4) AS n (topic, partition)

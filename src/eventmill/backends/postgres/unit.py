@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from psycopg import pq
 
@@ -20,7 +20,7 @@ from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
 
@@ -203,6 +203,13 @@ class SharedUnit(Staging):
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
         counts = await asyncio.gather(*(self.execute(sql, row) for row in rows)) if rows else []
         return sum(count.rowcount for count in counts)
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        raise ConfigurationError("a handler's transaction shares its commit: ask for cursors in one of your own")
+
+    async def hurry(self, seconds: float) -> None:
+        """A handler's unit waits only as long as a shared transaction may, whatever it is told."""
+        self._refuse_if_ended()
 
     # Documents
 

@@ -52,6 +52,9 @@ SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FR
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
 
+-- name: primary_key
+SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk
+
 -- name: put
 INSERT INTO eventmill_documents (key, version, data) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data
@@ -251,6 +254,13 @@ INSERT INTO eventmill_trimmed (position) VALUES (?)
 
 -- name: forget_trimmed
 DELETE FROM eventmill_trimmed WHERE position < ?
+
+-- name: note_horizon
+INSERT INTO eventmill_horizons (topic, position) VALUES (?, ?)
+ON CONFLICT (topic) DO UPDATE SET position = max(position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM eventmill_horizons WHERE topic IN (SELECT value FROM json_each(?))
 
 -- name: trim
 DELETE FROM eventmill_log WHERE topic = ? AND position BETWEEN ? AND ?
