@@ -20,9 +20,11 @@ from eventmill.core.errors import (
 )
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
-from eventmill.core.outcome import Ack, DeadLetter, Retry
+from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.task import Task
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -59,9 +61,12 @@ __all__ = [
     "Rows",
     "Service",
     "Settings",
+    "Snooze",
     "StorageFullError",
     "SyncApp",
     "SyncTransaction",
+    "Task",
+    "TaskContext",
     "Transaction",
     "UnknownEventError",
     "event",
