@@ -23,11 +23,13 @@ from eventmill.core.errors import (
 )
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
-from eventmill.core.outcome import Ack, DeadLetter, Retry
+from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
 from eventmill.patterns.lag import Lag
 from eventmill.patterns.projection import on
+from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
@@ -69,9 +71,12 @@ __all__ = [
     "Rows",
     "Service",
     "Settings",
+    "Snooze",
     "StorageFullError",
     "SyncApp",
     "SyncTransaction",
+    "Task",
+    "TaskContext",
     "Transaction",
     "UnknownEventError",
     "View",

@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
@@ -31,6 +32,8 @@ from eventmill.patterns.projections import Projections
 from eventmill.patterns.projector import Projector
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.tasks.task import Call
+from eventmill.patterns.tasks.tasks import Tasks
 from eventmill.patterns.view import View
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
@@ -39,6 +42,7 @@ from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.settlement import Settlement
 from eventmill.runtime.subscription import Subscription
 from eventmill.runtime.transaction import Transaction, current
+from eventmill.runtime.worker import Worker
 from eventmill.settings import Settings
 
 log = logging.getLogger("eventmill")
@@ -94,9 +98,13 @@ class App:
             Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
                    self.settings, self._subscription, self.open)
         )  # fmt: skip
+        self.tasks = Tasks(
+            name, self.store, envelopes=self._envelopes, clock=self.clock, rng=self._rng, lease=self.settings.lease
+        )
+        self.task = self.tasks.task
         self._opened = False
         self._opening: asyncio.Lock | None = None
-        self._subscriptions: list[Subscription | Projector] = []
+        self._subscriptions: list[Subscription | Projector | Worker] = []
         self._incarnation: str | None = None
         self._members = count(1)
         self._stopped = asyncio.Event()
@@ -274,6 +282,16 @@ class App:
         envelopes = self._envelopes
         return await self.store.publish([envelopes(event) for event in events])
 
+    async def send(self, call: Call, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task, `await app.send(task.job(…), after=60)`; returns its id when that is durable.
+
+        Inside a handler, a task, or `async with app.transaction()` it joins that transaction instead.
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        if not self._opened:
+            await self.open()
+        return await self.tasks.send(call, after=after, at=at)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """One transaction of your own SQL and the messages that leave only if it commits.
@@ -321,7 +339,8 @@ class App:
             consumers.append(relay(self.broker, self.registry))
         self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
         self._subscriptions += self.projections.projectors(heartbeat)
-        tasks = [asyncio.create_task(each.run(), name=each.consumer.group) for each in self._subscriptions]
+        self._subscriptions += self.tasks.workers(self._incarnation, heartbeat, self._members)
+        tasks = [asyncio.create_task(each.run()) for each in self._subscriptions]
         tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
             await self._until_stopped(tasks)

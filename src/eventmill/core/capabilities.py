@@ -221,7 +221,8 @@ class Transaction(Protocol):
         """Stage the end of a claimed job: done, again at `retry_at` (milliseconds), or dead.
 
         A job that ends lets the next of its lane go. A dead one holds its lane until it is replayed or
-        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` are kept. Refused with LeaseLostError where the claim was taken over.
+        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` and `attempts` are kept.
+        Refused with LeaseLostError where the claim was taken over. One unit may settle any number of jobs of its fence's member.
         """
         ...
 
@@ -240,6 +241,11 @@ class Transaction(Protocol):
 
 class Unit(Transaction, Protocol):
     """A transaction in the hands of the runtime, which need not wait for the disk to go on."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was staged or run in it yet."""
+        ...
 
     async def finish(self) -> Awaitable[object]:
         """End the unit well. Returns when its effects are in line for the commit; what it returns is durability.
@@ -295,8 +301,25 @@ class Store(Protocol):
         """Free at once what the members of a process known to be dead hold (their names start with `incarnation/`)."""
         ...
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        """Take due jobs, counting the attempt. A job whose last claim vanished comes alone, `crashed` set."""
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        """Take due jobs in the order of `Job.rank`, counting the attempt.
+
+        alone: a job whose last claims vanished, so many or more in a row, comes by itself, `crashed` saying how many.
+        What it costs does not depend on how many jobs wait, due or not.
+        """
+        ...
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        """Claim the job of this reference, due or not, dead or not, without counting an attempt; None while it runs, or is
+        behind another one of its lane, or is not there."""
+        ...
+
+    async def find(self, reference: str) -> Job | None:
+        """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
+        ...
+
+    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
+        """Committed documents whose keys begin with `prefix`, in the order of their keys, beyond the key `after`."""
         ...
 
     async def next_due(self, queue: str) -> int | None:
@@ -337,7 +360,7 @@ class Store(Protocol):
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:
-        """Jobs in order of their ids. state: `due`, `parked` (behind another of its lane) or `dead`."""
+        """Jobs in order of their ids. state: `due`, `running`, `parked` (behind another of its lane) or `dead`."""
         ...
 
     async def replay(self, ids: Collection[int]) -> int:

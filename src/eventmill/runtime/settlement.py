@@ -18,7 +18,7 @@ from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job, JobError
-from eventmill.core.outcome import DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
@@ -174,6 +174,8 @@ class Settlement:
             )
         if isinstance(outcome, DeadLetter):
             return await self._give_up(delivery, fence, settled, outcome, error)
+        if isinstance(outcome, Snooze):
+            return await self._snooze(delivery, fence, settled, outcome)
         after = outcome.after if isinstance(outcome, Retry) else 0.0
         due = int((self._clock.now() + after) * 1000)
         failure = self._failure(delivery, error, "the handler asked for a retry")
@@ -187,6 +189,16 @@ class Settlement:
         else:
             self._to_job(unit, delivery, self._job(delivery, attempts=1, due=due, errors=[failure]))
         point("retry.staged")
+        return self._finished(delivery, await unit.finish(), settled)
+
+    async def _snooze(self, delivery: Delivery, fence: Fence, settled: Settled, outcome: Snooze) -> Durable:
+        """Again later, with no attempt spent; the key waits behind it."""
+        unit = self._store.unit(delivery.claim, fence)
+        due = int((self._clock.now() + outcome.seconds) * 1000)
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(delivery.job, attempts=delivery.job.attempts - 1), retry_at=due)
+        else:
+            self._to_job(unit, delivery, self._job(delivery, attempts=0, due=due, errors=[]))
         return self._finished(delivery, await unit.finish(), settled)
 
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import OutsideTransactionError
+from eventmill.core.job import Job
 from eventmill.core.rows import Rows, SqlParameters
 
 T = TypeVar("T")
+
+
+class Sendable(Protocol):
+    """What `send` takes: `task.job(…)`."""
+
+    def stored(self, *, after: float | None = None, at: datetime | None = None) -> Job: ...
+
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
 """The transaction that the running handler, or `async with app.transaction()`, stands in."""
@@ -45,6 +54,17 @@ class Transaction:
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
         self._unit.append([self._envelopes(event) for event in events])
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; returns the id of what will run.
+
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; send before the handler returns")
+        job = call.stored(after=after, at=at)
+        self._unit.send([job])
+        return job.message.id
 
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
@@ -102,6 +122,10 @@ class SyncTransaction:
     def publish(self, *events: object) -> None:
         """Publish when, and only when, this transaction commits."""
         self._transaction.publish(*events)
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

@@ -43,6 +43,18 @@ class MemoryUnit:
         self._ended = False
         self.positions: Sequence[int] = ()
 
+    @property
+    def untouched(self) -> bool:
+        return not (
+            self._has_turn
+            or self._appends
+            or self._sends
+            or self._puts
+            or self._settlements
+            or self._marks
+            or self._received
+        )
+
     def append(self, messages: Sequence[Message]) -> None:
         self._require_open()
         self._appends.extend(messages)

@@ -49,6 +49,10 @@ class OwnUnit(Staging):
         self._over: Exception | None = None
         self._entering: asyncio.Future[None] | None = None
 
+    @property
+    def _touched(self) -> bool:
+        return self._pipeline is not None or self._entering is not None
+
     async def enter(self) -> Pipeline:
         """The connection, its transaction open."""
         while self._pipeline is None:

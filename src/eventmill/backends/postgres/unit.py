@@ -45,6 +45,23 @@ class Staging:
         if self._ended:
             raise ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
 
+    @property
+    def untouched(self) -> bool:
+        return not (
+            self._touched
+            or self._messages
+            or self._jobs
+            or self._documents
+            or self._settlements
+            or self._inbox
+            or self._marks
+        )
+
+    @property
+    def _touched(self) -> bool:
+        """Whether it has run, or is about to run, a statement."""
+        raise NotImplementedError
+
     def append(self, messages: Sequence[Message]) -> None:
         self._refuse_if_ended()
         self._messages = [*(self._messages or ()), *messages]
@@ -129,6 +146,10 @@ class SharedUnit(Staging):
         self._over: Exception | None = None
         self._waits_for: SharedUnit | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
+
+    @property
+    def _touched(self) -> bool:
+        return self._batch is not None or self._entering is not None
 
     async def _enter(self) -> Batch:
         while self._batch is None:

@@ -66,6 +66,16 @@ class SqliteUnit:
         self._refusable: Refusable | None = None
         self._marks: list[tuple[Cursor, Tracker, int]] | None = None
 
+    @property
+    def untouched(self) -> bool:
+        return (
+            self._group is None
+            and self._messages is None
+            and self._jobs is None
+            and self._refusable is None
+            and self._entering is None
+        )
+
     def append(self, messages: Sequence[Message]) -> None:
         self._refuse_if_ended()
         self._messages = [*(self._messages or ()), *messages]
@@ -213,7 +223,7 @@ class SqliteUnit:
         if group is None:
             if self._claim is None and self._refusable is None and self._marks is None:
                 return self._stage()
-            if self._refusable is not None:
+            if self._refusable is not None and self._refusable.ends(self._claim) is None:
                 await self._enter()
             else:
                 self._stand(self._writer.try_acquire() or await self._wait_for_turn())
@@ -227,8 +237,9 @@ class SqliteUnit:
                     if cursor is not self._claim:
                         group.verify(self._writer.connection, self._sql, cursor, self._fence)
             messages = prepare(self._messages) if self._messages else None
+            ended = self._refusable.ends(self._claim) if self._refusable is not None else None
             if self._journal is not None:
-                if self._refusable is not None:
+                if self._refusable is not None and ended is None:
                     self._apply(self._refusable, self._journal)
                 self._journal.end()
                 self._journal = None
@@ -245,6 +256,8 @@ class SqliteUnit:
             group.messages += messages
         if self._jobs:
             group.jobs += self._jobs
+        if ended is not None:
+            group.done.append((ended.id,))
         if marks is not None and self._fence is not None:
             name = self._fence.group
             for cursor, tracker, position in marks:
@@ -255,9 +268,10 @@ class SqliteUnit:
 
     def _apply(self, refusable: Refusable, journal: Journal) -> None:
         now = int(self._clock.now() * 1000)
+        member = None if self._fence is None else self._fence.member
 
         def step() -> None:
-            refusable.apply(self._writer.connection, self._sql, now)
+            refusable.apply(self._writer.connection, self._sql, now, self._claim, member)
 
         step()
         journal.steps.append(step)
