@@ -283,6 +283,10 @@ class Store(Protocol):
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
         ...
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Committed documents whose keys start with `prefix` and lie beyond `after`, in order of their keys' bytes."""
+        ...
+
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         """Those of the message ids that the group's inbox holds, each with its source."""
         ...

@@ -15,6 +15,7 @@ from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability, Transaction
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.clock import Clock
+from eventmill.core.document import Document
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
@@ -199,6 +200,9 @@ class MemoryBackend(LogSubscriber):
 
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return {(id_, source) for name, source, id_ in self._state.inbox if name == group and id_ in ids}
+
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        return self._state.documents.listed(prefix, after, limit)
 
     # Jobs
 

@@ -12,6 +12,7 @@ from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.crash import point
+from eventmill.core.document import LAST, Document
 from eventmill.core.job import Job
 
 PRUNE_BATCH = 1_000
@@ -60,6 +61,11 @@ class SqliteJobs(Database):
     @translated
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return set(self.reader.execute(STATEMENTS["received"], (group, json.dumps(list(ids)))).fetchall())
+
+    @translated
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        rows = self.reader.execute(STATEMENTS["documents"], (prefix, prefix + LAST, after, limit)).fetchall()
+        return [Document(*row) for row in rows]
 
     @translated
     async def jobs(

@@ -52,6 +52,10 @@ SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FR
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
 
+-- name: documents
+SELECT key, version, data FROM eventmill_documents
+WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key LIMIT ?4
+
 -- name: put
 INSERT INTO eventmill_documents (key, version, data) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data

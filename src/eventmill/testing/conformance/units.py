@@ -319,6 +319,23 @@ class UnitCases(Conformance[Backend]):
                 tx.put("a", b"3", expected=ABSENT)
             assert await document(store, "a") == Document("a", 1, b"3")
 
+    @case()
+    async def test_documents_are_listed_by_prefix_page_by_page(self, stage: Stage[Backend]) -> None:
+        async with stage.open() as store:
+            keys = ["a/1", "a/10", "a/2", "a/é", "a/\U0001f600", "a", "b/1", "A/1"]
+            async with store.transaction() as tx:
+                for key in keys:
+                    tx.put(key, key.encode(), expected=ABSENT)
+            wanted = sorted(key for key in keys if key.startswith("a/"))
+            found: list[Document] = []
+            while page := await store.documents("a/", after=found[-1].key if found else "", limit=2):
+                assert len(page) <= 2
+                found += page
+            assert found == [Document(key, 1, key.encode()) for key in wanted]
+            assert await store.documents("a/2") == [Document("a/2", 1, b"a/2")]
+            assert await store.documents("c") == []
+            assert [each.key for each in await store.documents("")] == sorted(keys)
+
     # Inbox
 
     @case()
