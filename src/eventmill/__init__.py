@@ -23,6 +23,7 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.patterns.saga.step import StepContext
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -59,6 +60,7 @@ __all__ = [
     "Rows",
     "Service",
     "Settings",
+    "StepContext",
     "StorageFullError",
     "SyncApp",
     "SyncTransaction",

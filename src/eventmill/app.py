@@ -23,8 +23,10 @@ from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
+from eventmill.patterns.long_running import LongRunningPatterns
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.surroundings import Surroundings
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
@@ -87,6 +89,10 @@ class App:
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription] = []
         self._members = count(1)
+        self._long_running = LongRunningPatterns(
+            Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+        )
+        self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -139,6 +145,10 @@ class App:
 
         return register
 
+    def _replace(self, made: Consumer) -> None:
+        """Take a consumer, in the place of a former one of its group."""
+        self.consumers = [*(each for each in self.consumers if each.group != made.group), made]
+
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
         self._setups.append(function)
@@ -174,6 +184,7 @@ class App:
                     for setup in self._setups:
                         async with self._transaction() as tx:
                             await setup(tx)
+                    await self._long_running.check()
                 except BaseException:
                     if self.broker is not self.store:
                         await self.broker.__aexit__(None, None, None)
@@ -265,7 +276,7 @@ class App:
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
-        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
+        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
         consumers = list(self.consumers)
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry))

@@ -21,6 +21,7 @@ COMMANDS = {
     "topics": "List topics, or trim one.",
     "groups": "List consumer groups and how far each is behind, or forget one.",
     "dead": "List dead letters, show one, replay or skip them.",
+    "sagas": "List sagas, show the history of one, and help on what needs attention.",
     "outbox": "Show what a service has yet to publish to its broker.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }

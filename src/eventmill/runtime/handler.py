@@ -14,6 +14,7 @@ from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.core.registry import Registry
+from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 
@@ -45,6 +46,8 @@ class Handler:
         self.batch = batch
         self._by_name = registry.by_name
         self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+        self.staged = "stages" in self._wants
+        """Whether it commits more than once."""
         self._and_transaction = self._wants == ["event", "transaction"]
         self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
         """Whether `call_plain` will do: the two commonest signatures, called without a loop over their parameters."""
@@ -57,7 +60,11 @@ class Handler:
         return called
 
     def call(
-        self, messages: Sequence[Message], transaction: Transaction, context: Callable[[], Context]
+        self,
+        messages: Sequence[Message],
+        transaction: Transaction,
+        context: Callable[[], Context],
+        stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
         arguments: list[object] = []
@@ -68,6 +75,8 @@ class Handler:
                 arguments.append(list(messages) if self.batch else messages[0])
             elif want == "transaction":
                 arguments.append(transaction)
+            elif want == "stages":
+                arguments.append(stages)
             elif want == "sync":
                 arguments.append(SyncTransaction(transaction, asyncio.get_running_loop()))
             else:
@@ -100,6 +109,7 @@ _BY_TYPE: dict[object, str] = {
     Transaction: "transaction",
     SyncTransaction: "sync",
     Context: "context",
+    Stages: "stages",
 }
 
 
@@ -132,6 +142,8 @@ def _parameters(function: Callable[..., Any], *, batch: bool, sync: bool) -> tup
             event = hint
         if want == "transaction" and sync:
             raise ConfigurationError(f"{name} is a plain `def`: annotate {parameter.name!r} as SyncTransaction")
+        if want == "stages" and (sync or batch):
+            raise ConfigurationError(f"{name}: Stages are for `async def` handlers of one message at a time")
         if want == "sync" and not sync:
             raise ConfigurationError(f"{name} is `async def`: annotate {parameter.name!r} as Transaction")
         wants.append(want)
