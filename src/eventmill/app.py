@@ -320,7 +320,7 @@ class App:
             settlement=settlement,
             heartbeat=heartbeat,
             clock=self.clock,
-            limits=Limits(settings.lease, settings.prefetch, settings.prefetch_bytes),
+            limits=Limits(settings.lease, each.prefetch or settings.prefetch, settings.prefetch_bytes),
             member=member,
         )
 

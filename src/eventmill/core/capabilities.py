@@ -189,6 +189,10 @@ class Transaction(Protocol):
         """The document as this transaction sees it."""
         ...
 
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write with `expected`."""
+        ...
+
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         """Run one statement on the user's own tables; `?` and `:name` mark parameters on every backend."""
         ...

@@ -21,6 +21,7 @@ class Consumer:
     types: which event types it is handed; None for all. topics: where they are looked for, out of
     the topics there are. where: a further condition on the envelope. concurrency: how many keys at
     a time. batch: how many messages the handler takes at most, or None for one by one.
+    prefetch: how many messages one member holds at a time, where that is not the App's setting.
     timeout: seconds a handler may take. on_dead: what becomes of a dead letter's key.
     inbox: whether repeats of a message are to be expected, and are to be dropped.
     resequence: how to bring a foreign source's messages back into order.
@@ -36,6 +37,7 @@ class Consumer:
     retry: RetryPolicy = field(default_factory=exponential)
     concurrency: int = 8
     batch: int | None = None
+    prefetch: int | None = None
     timeout: float | None = None
     on_dead: Literal["park", "skip"] = "park"
     inbox: bool = False

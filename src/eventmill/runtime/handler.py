@@ -23,13 +23,14 @@ class Context:
     """What a handler may know about the handling itself.
 
     idempotency_key stays the same over all attempts of the message in this group: hand it to whatever
-    outside system could otherwise be charged twice. attempt counts from 1.
+    outside system could otherwise be charged twice. attempt counts from 1. positions: of all messages, in a batch.
     """
 
     group: str
     attempt: int
     idempotency_key: str
     position: int | None
+    positions: Sequence[int | None] = ()
 
 
 class Handler:

@@ -134,7 +134,8 @@ class Settlement:
 
         def context() -> Context:
             key = f"{consumer.group}:{first.message.source}:{first.message.id}"
-            return Context(consumer.group, first.attempt, key, first.position)
+            positions = [delivery.position for delivery in deliveries]
+            return Context(consumer.group, first.attempt, key, first.position, positions)
 
         if consumer.timeout is None:
             result = await consumer.handler.call(messages, transaction, context, stages)

@@ -46,6 +46,9 @@ SELECT pg_advisory_xact_lock(1835821168::bigint << 32)
 -- name: document
 SELECT version, data FROM {schema}.eventmill_documents WHERE key = $1
 
+-- name: some_documents
+SELECT key, version, data FROM {schema}.eventmill_documents WHERE key = ANY ($1)
+
 -- name: documents
 SELECT key, version, data FROM {schema}.eventmill_documents
 WHERE key >= $1 AND key < $2 AND key > $3 ORDER BY key LIMIT $4

@@ -52,6 +52,15 @@ SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FR
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
 
+-- name: some_documents
+SELECT d.key, d.version, d.data FROM json_each(?) AS k CROSS JOIN eventmill_documents AS d ON d.key = k.value
+
+-- name: insert_document
+INSERT INTO eventmill_documents (key, version, data) VALUES (?, 1, ?) ON CONFLICT DO NOTHING
+
+-- name: update_document
+UPDATE eventmill_documents SET version = version + 1, data = ? WHERE key = ? AND version = ?
+
 -- name: documents
 SELECT key, version, data FROM eventmill_documents
 WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key LIMIT ?4
