@@ -28,6 +28,7 @@ from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, sche
 from eventmill.core.rows import Rows
 from eventmill.patterns.lag import Lag
 from eventmill.patterns.projection import on
+from eventmill.patterns.saga.step import StepContext
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.view import View
@@ -72,6 +73,7 @@ __all__ = [
     "Service",
     "Settings",
     "Snooze",
+    "StepContext",
     "StorageFullError",
     "SyncApp",
     "SyncTransaction",

@@ -27,14 +27,14 @@ from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.inbox import remedy, short_inboxes
-from eventmill.patterns.projection import BATCH, Class, projection
+from eventmill.patterns.long_running import LongRunningPatterns
 from eventmill.patterns.projections import Projections
 from eventmill.patterns.projector import Projector
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.surroundings import Surroundings
 from eventmill.patterns.tasks.task import Call
 from eventmill.patterns.tasks.tasks import Tasks
-from eventmill.patterns.view import View
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
@@ -96,17 +96,23 @@ class App:
         self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
         self.projections = Projections(
             Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
-                   self.settings, self._subscription, self.open)
+                   self.settings, self._subscription, self.open),
+            registry,
         )  # fmt: skip
         self.tasks = Tasks(
             name, self.store, envelopes=self._envelopes, clock=self.clock, rng=self._rng, lease=self.settings.lease
         )
         self.task = self.tasks.task
+        self.projection, self.view = self.projections.declare, self.projections.view
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription | Projector | Worker] = []
         self._incarnation: str | None = None
         self._members = count(1)
+        self._long_running = LongRunningPatterns(
+            Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+        )
+        self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -159,38 +165,9 @@ class App:
 
         return register
 
-    def projection(
-        self,
-        name: str,
-        *,
-        tables: Sequence[str],
-        version: int | str = 1,
-        batch: int = BATCH,
-        retry: RetryPolicy | None = None,
-        partial: bool = False,
-    ) -> Callable[[Class], Class]:
-        """Fold events into tables of their own: the decorated class has methods marked `@on(...)`, and `create(tx)`.
-
-        tables: their plain names, which are what readers use; in the class's SQL they are written `{name}`.
-        version: of the class's code: another one says that the rows would be others, and that a rebuild is needed.
-        batch: events in one commit, at most. retry: as for `on`; a dead letter's key waits, others go on.
-        partial: build it of what is left, where the oldest messages were trimmed, rather than refuse to.
-        """
-
-        def register(cls: Class) -> Class:
-            self.projections.add(
-                projection(
-                    cls, name, tables=tables, registry=self.registry, version=version, batch=batch, retry=retry,
-                    partial=partial,
-                )
-            )  # fmt: skip
-            return cls
-
-        return register
-
-    def view(self, name: str) -> View:
-        """What a projection has made: how far it is, waiting for it, building it anew."""
-        return self.projections.view(name)
+    def _replace(self, made: Consumer) -> None:
+        """Take a consumer, in the place of a former one of its group."""
+        self.consumers = [*(each for each in self.consumers if each.group != made.group), made]
 
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
@@ -228,6 +205,7 @@ class App:
                         async with self._transaction() as tx:
                             await setup(tx)
                     await self.projections.prepare()
+                    await self._long_running.check()
                 except BaseException:
                     if self.broker is not self.store:
                         await self.broker.__aexit__(None, None, None)
@@ -333,7 +311,7 @@ class App:
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
-        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
+        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
         consumers = list(self.consumers)
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry))
@@ -379,7 +357,7 @@ class App:
             # A batch is handled while the next one is fetched.
             limits=Limits(
                 settings.lease,
-                max(settings.prefetch, each.prefetch, 2 * (each.batch or 1)),
+                max(settings.prefetch, each.prefetch or 0, 2 * (each.batch or 1)),
                 settings.prefetch_bytes,
             ),
             member=f"{self._incarnation or self.ids()}/{self.name}.{next(self._members)}",

@@ -209,6 +209,10 @@ class Transaction(Protocol):
         """From here on, a statement that waits longer than this for others' locks fails, with BackendUnavailableError."""
         ...
 
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write with `expected`."""
+        ...
+
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         """Run one statement on the user's own tables; `?` and `:name` mark parameters on every backend."""
         ...
@@ -318,12 +322,12 @@ class Store(Protocol):
         """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
         ...
 
-    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
-        """Committed documents whose keys begin with `prefix`, in the order of their keys, beyond the key `after`."""
-        ...
-
     async def next_due(self, queue: str) -> int | None:
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
+        ...
+
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Committed documents whose keys start with `prefix` and lie beyond `after`, in order of their keys' bytes."""
         ...
 
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:

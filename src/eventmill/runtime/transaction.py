@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -69,6 +69,10 @@ class Transaction:
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write them with `expected`."""
+        return await self._unit.get_many(keys)
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.

@@ -219,6 +219,9 @@ class MemoryBackend(LogSubscriber):
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return {(id_, source) for name, source, id_ in self._state.inbox if name == group and id_ in ids}
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        return self._state.documents.listed(prefix, after, limit)
+
     # Jobs
 
     async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
@@ -229,9 +232,6 @@ class MemoryBackend(LogSubscriber):
 
     async def find(self, reference: str) -> Job | None:
         return self._state.jobs.find(reference)
-
-    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
-        return self._state.documents.listed(prefix, limit, after)
 
     async def next_due(self, queue: str) -> int | None:
         return self._state.jobs.next_due(queue, self._clock.now())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 import psycopg
 from psycopg import pq
@@ -21,7 +21,7 @@ from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
 from eventmill.backends.postgres.unit import Staging, conflict
-from eventmill.backends.postgres.values import Value, blob, number, text
+from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
 from eventmill.core.document import Document
@@ -127,6 +127,9 @@ class OwnUnit(Staging):
         await self.fetch("lock_document", text(key))
         rows = await self.fetch("document", text(key))
         return self._as_staged(key, Document(key, rows[0][0], rows[0][1]) if rows else None)  # type: ignore[arg-type]
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        return self._many_as_staged(keys, await self.fetch("some_documents", texts(list(keys))))
 
     async def finish(self) -> Awaitable[object]:
         self._refuse_if_ended()

@@ -50,6 +50,13 @@ SELECT pg_advisory_xact_lock(1835821168::bigint << 32)
 -- name: document
 SELECT version, data FROM {schema}.eventmill_documents WHERE key = $1
 
+-- name: some_documents
+SELECT key, version, data FROM {schema}.eventmill_documents WHERE key = ANY ($1)
+
+-- name: documents
+SELECT key, version, data FROM {schema}.eventmill_documents
+WHERE key >= $1 AND key < $2 AND key > $3 ORDER BY key LIMIT $4
+
 -- name: xid
 SELECT pg_current_xact_id_if_assigned()::text
 
@@ -221,10 +228,6 @@ RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed,
 SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message,
     priority, reference
 FROM {schema}.eventmill_jobs WHERE reference = $1
-
--- name: documents
-SELECT key, version, data FROM {schema}.eventmill_documents
-WHERE key >= $1 AND key > $2 AND starts_with(key, $3) ORDER BY key LIMIT $4
 
 -- name: due
 -- The priorities on which jobs wait, and when the first of each is due: from level to level in the index, past

@@ -55,6 +55,19 @@ SELECT version, data FROM eventmill_documents WHERE key = ?
 -- name: primary_key
 SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk
 
+-- name: some_documents
+SELECT d.key, d.version, d.data FROM json_each(?) AS k CROSS JOIN eventmill_documents AS d ON d.key = k.value
+
+-- name: insert_document
+INSERT INTO eventmill_documents (key, version, data) VALUES (?, 1, ?) ON CONFLICT DO NOTHING
+
+-- name: update_document
+UPDATE eventmill_documents SET version = version + 1, data = ? WHERE key = ? AND version = ?
+
+-- name: documents
+SELECT key, version, data FROM eventmill_documents
+WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key LIMIT ?4
+
 -- name: put
 INSERT INTO eventmill_documents (key, version, data) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data
@@ -171,10 +184,6 @@ SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state IN ('due', 'd
 -- name: find_job
 SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 FROM eventmill_jobs WHERE reference = ?
-
--- name: documents
-SELECT key, version, data FROM eventmill_documents
-WHERE key >= ?2 AND key > ?3 AND substr(key, 1, length(?1)) = ?1 ORDER BY key LIMIT ?4
 
 -- name: next_due
 WITH RECURSIVE levels (level) AS (

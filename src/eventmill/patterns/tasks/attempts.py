@@ -146,7 +146,7 @@ class Attempts:
         return called
 
     def _context(self, task: Task[..., Any], job: Job) -> TaskContext:
-        return TaskContext(task.name, job.attempts, f"{task.name}:{job.message.id}", None, job.message.id)
+        return TaskContext(task.name, job.attempts, f"{task.name}:{job.message.id}", None, id=job.message.id)
 
     def _failed(self, job: Job, retry: RetryPolicy, outcome: Outcome | None, error: BaseException | None) -> Ending:
         """Again later, or dead."""
