@@ -13,7 +13,15 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from eventmill.backends.connect import BrokerBackend, StoreBackend, as_store, connect, connect_store
+from eventmill.backends.connect import (
+    BrokerBackend,
+    StoreBackend,
+    as_store,
+    connect,
+    connect_source,
+    connect_store,
+    database_of,
+)
 from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
@@ -22,6 +30,9 @@ from eventmill.core.message import Message, Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.cdc.capture import MAX_BYTES, Capture
+from eventmill.patterns.cdc.capturing import Capturing
+from eventmill.patterns.cdc.policy import RetentionPolicy
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
@@ -76,6 +87,7 @@ class App:
         self.store: StoreBackend = connect_store(url, self.clock)
         self.broker: BrokerBackend = self.store if self.broker_url is None else connect(self.broker_url, self.clock)
         self.consumers: list[Consumer] = []
+        self.captures: list[Capture] = []
         self.ids = Ids(self.clock, rng)
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not secrecy
         self._topics = dict(topics or {})
@@ -86,6 +98,7 @@ class App:
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription] = []
+        self._capturings: list[Capturing] = []
         self._members = count(1)
         self._stopped = asyncio.Event()
 
@@ -138,6 +151,39 @@ class App:
             return function
 
         return register
+
+    def capture(
+        self,
+        url: str,
+        *,
+        tables: Sequence[str],
+        name: str | None = None,
+        messages: Sequence[str] = (),
+        partitions: int = 1,
+        retention: RetentionPolicy | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> Capture:
+        """Capture changes of another database's tables as events; `eventmill cdc init` has to be run once.
+
+        url: `postgresql://…`, or `sqlite:///file.db`. tables: names, with their schema where it is not `public`. name:
+        the first part of the events' names, by default the database's. messages: prefixes of `pg_logical_emit_message`
+        whose messages become events, too. partitions: of each table's topic; with 1 a table's changes are in the order
+        of their commits, with more each row's are. retention: when the source keeps too much for it.
+        max_bytes: of one row's event; a larger one stops the capture.
+
+        As a decorator it registers the function as a handler of all the tables' changes. Otherwise
+        `capture["customers"]` is the event type to give to `@app.on`.
+        """
+        made = Capture(
+            connect_source(url, self.clock), name=name or database_of(url), tables=tables, registry=self.registry,
+            messages=messages, partitions=partitions, retention=retention, max_bytes=max_bytes, register=self.on,
+        )  # fmt: skip
+        if any(existing.name == made.name for existing in self.captures):
+            raise ConfigurationError(f"a capture {made.name!r} is there already: give this one another name=")
+        self.captures.append(made)
+        for topic, count_ in made.topics.items():
+            self._topics.setdefault(topic, count_)
+        return made
 
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
@@ -273,7 +319,11 @@ class App:
             self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
             for each in consumers
         ]
-        tasks = [asyncio.create_task(each.run(), name=each.consumer.group) for each in self._subscriptions]
+        self._capturings = [
+            self._capturing(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
+            for each in self.captures
+        ]
+        tasks = [asyncio.create_task(each.run()) for each in self._running]
         tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
             await self._until_stopped(tasks)
@@ -283,14 +333,15 @@ class App:
             await asyncio.gather(*tasks, tidy, return_exceptions=True)
             heartbeat.close()
             self._subscriptions = []
+            self._capturings = []
 
     async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         stopped = asyncio.create_task(self._stopped.wait())
         try:
             # A subscription ends before it is told to only by an error that nothing was prepared for.
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for subscription in self._subscriptions:
-                subscription.stop()
+            for each in self._running:
+                each.stop()
             for task in tasks:
                 await task
         finally:
@@ -313,11 +364,22 @@ class App:
             member=member,
         )
 
+    def _capturing(self, each: Capture, member: str, heartbeat: Heartbeat) -> Capturing:
+        return Capturing(
+            each, source_name=self.name, store=self.store, partitions=lambda: each.topics, heartbeat=heartbeat,
+            lease=self.settings.lease, clock=self.clock, registry=self.registry, member=member, new_id=self.ids,
+            rng=self._rng,
+        )  # fmt: skip
+
     def stop(self) -> None:
         """Let `run` return as soon as what is being handled is finished."""
         self._stopped.set()
-        for subscription in self._subscriptions:
-            subscription.stop()
+        for each in self._running:
+            each.stop()
+
+    @property
+    def _running(self) -> Sequence[Subscription | Capturing]:
+        return [*self._subscriptions, *self._capturings]
 
     @property
     def handled(self) -> int:
