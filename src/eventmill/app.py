@@ -32,6 +32,7 @@ from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.cdc.capture import MAX_BYTES, Capture
 from eventmill.patterns.cdc.capturing import Capturing
+from eventmill.patterns.cdc.change import Order
 from eventmill.patterns.cdc.policy import RetentionPolicy
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.relay import RELAY, relay
@@ -159,6 +160,7 @@ class App:
         tables: Sequence[str],
         name: str | None = None,
         messages: Sequence[str] = (),
+        order: Order = "row",
         partitions: int = 1,
         retention: RetentionPolicy | None = None,
         max_bytes: int = MAX_BYTES,
@@ -167,8 +169,8 @@ class App:
 
         url: `postgresql://…`, or `sqlite:///file.db`. tables: names, with their schema where it is not `public`. name:
         the first part of the events' names, by default the database's. messages: prefixes of `pg_logical_emit_message`
-        whose messages become events, too. partitions: of each table's topic; with 1 a table's changes are in the order
-        of their commits, with more each row's are. retention: when the source keeps too much for it.
+        whose messages become events, too. order: handlers get each `row`'s changes in order, or all of a `table`, one after
+        another. partitions: of each table's topic. retention: when the source keeps too much for it.
         max_bytes: of one row's event; a larger one stops the capture.
 
         As a decorator it registers the function as a handler of all the tables' changes. Otherwise
@@ -176,7 +178,7 @@ class App:
         """
         made = Capture(
             connect_source(url, self.clock), name=name or database_of(url), tables=tables, registry=self.registry,
-            messages=messages, partitions=partitions, retention=retention, max_bytes=max_bytes, register=self.on,
+            messages=messages, order=order, partitions=partitions, retention=retention, max_bytes=max_bytes, register=self.on,
         )  # fmt: skip
         if any(existing.name == made.name for existing in self.captures):
             raise ConfigurationError(f"a capture {made.name!r} is there already: give this one another name=")
@@ -366,7 +368,7 @@ class App:
 
     def _capturing(self, each: Capture, member: str, heartbeat: Heartbeat) -> Capturing:
         return Capturing(
-            each, source_name=self.name, store=self.store, partitions=lambda: each.topics, heartbeat=heartbeat,
+            each, source_name=self.name, store=self.store, heartbeat=heartbeat,
             lease=self.settings.lease, clock=self.clock, registry=self.registry, member=member, new_id=self.ids,
             rng=self._rng,
         )  # fmt: skip

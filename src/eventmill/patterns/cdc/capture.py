@@ -9,7 +9,7 @@ from typing import Any
 from eventmill.core.changes import Source
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.registry import Registry
-from eventmill.patterns.cdc.change import Change, declare, type_name
+from eventmill.patterns.cdc.change import Change, Order, declare, type_name
 from eventmill.patterns.cdc.policy import RetentionPolicy
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -31,6 +31,7 @@ class Capture:
         tables: Sequence[str],
         registry: Registry,
         messages: Collection[str] = (),
+        order: Order = "row",
         partitions: int = 1,
         retention: RetentionPolicy | None = None,
         max_bytes: int = MAX_BYTES,
@@ -48,6 +49,8 @@ class Capture:
             raise ConfigurationError(f"capture {name}: a table is named twice in tables={list(tables)}")
         if isinstance(messages, str):
             raise ConfigurationError(f"capture {name}: messages={messages!r}; give a list of prefixes")
+        if order not in ("row", "table"):
+            raise ConfigurationError(f"capture {name}: order={order!r}; choose 'row' or 'table'")
         if partitions < 1:
             raise ConfigurationError(f"capture {name}: partitions={partitions}; give 1 or more")
         if max_bytes < 1:
@@ -56,6 +59,7 @@ class Capture:
         self.name = name
         self.tables = list(tables)
         self.prefixes = frozenset(messages)
+        self.order = order
         self.partitions = partitions
         self.retention = retention or RetentionPolicy()
         self.max_bytes = max_bytes

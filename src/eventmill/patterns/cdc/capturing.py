@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from eventmill.core.capabilities import Store
 from eventmill.core.claims import Cursor, Fence
@@ -43,7 +43,6 @@ class Capturing:
         *,
         source_name: str,
         store: Store,
-        partitions: Callable[[], Mapping[str, int]],
         heartbeat: Heartbeat,
         lease: float,
         clock: Clock,
@@ -55,7 +54,6 @@ class Capturing:
         self.capture = capture
         self._source_name = source_name
         self._store = store
-        self._partitions = partitions
         self._heartbeat = heartbeat
         self._lease = lease
         self._clock = clock
@@ -134,8 +132,8 @@ class Capturing:
             source=self._source_name,
             capture=capture.name,
             epoch=loaded.progress.epoch,
-            partitions=self._partitions(),
             tables=capture.tables,
+            order=capture.order,
             limits=Limits(max_bytes=capture.max_bytes),
             registry=self._registry,
         )

@@ -12,6 +12,9 @@ from eventmill.core.errors import ConfigurationError
 from eventmill.core.names import check_name
 from eventmill.core.registry import Registry
 
+Order = Literal["row", "table"]
+"""What keeps its order on the way to handlers: the changes of each row, or all changes of a table."""
+
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One row's change, or the end of all rows of a table.
@@ -21,6 +24,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: the row's key columns. after: its columns now; those in `unchanged` are missing: their large values are
     what they were, so keep them. before: its columns as they were, as far as the table's replica identity tells it.
     A change of the key itself is a `delete` of the former and an `insert` of the new one, each naming the other in `moved`.
+    Changes of different rows may be handled in another order than they were made in, unless the capture's order is
+    `table`. A `truncate` then ends the rows of earlier places only: compare `place`, and keep the last truncate's.
     position, number: the transaction's place in the source's order of commits, and the change's place in it, from 1.
     last: it is the last of its transaction. transaction: the source's number of it. at: when it was committed.
     """
@@ -37,6 +42,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last: bool = False
     transaction: int | None = None
     at: str | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands among all changes of the source: a later one has a greater place."""
+        return self.position, self.number
 
     @property
     def gone(self) -> bool:

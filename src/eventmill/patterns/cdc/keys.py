@@ -8,7 +8,6 @@ from typing import Any
 from eventmill.core.changes import Key
 from eventmill.core.codec import write_json
 from eventmill.core.limits import MAX_KEY_BYTES
-from eventmill.core.partition import partition_of
 
 
 def message_key(key: Key) -> str:
@@ -25,11 +24,3 @@ def _single(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return write_json(value).decode()
-
-
-def key_in(partition: int, partitions: int) -> str:
-    """Some key that lives in a partition: for what must be told to all of them."""
-    number = 0
-    while partition_of(f"all:{number}", "", partitions) != partition:
-        number += 1
-    return f"all:{number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -16,14 +16,15 @@ from eventmill.core.limits import Limits
 from eventmill.core.message import Message
 from eventmill.core.registry import Registry
 from eventmill.core.timestamp import timestamp
-from eventmill.patterns.cdc.change import Change, Emission, SchemaChanged, type_name
-from eventmill.patterns.cdc.keys import key_in, message_key
+from eventmill.patterns.cdc.change import Change, Emission, Order, SchemaChanged, type_name
+from eventmill.patterns.cdc.keys import message_key
 
 
 class Translator:
     """Makes the messages of one capture. Their ids follow from the source's order: what is told again has the same.
 
-    source: the service's name. epoch: see `Progress`. partitions: of each table's topic. limits: of one message.
+    source: the service's name. epoch: see `Progress`. order: whether messages
+    have the row's key, or all of a table the table's name. limits: of one message.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class Translator:
         source: str,
         capture: str,
         epoch: str,
-        partitions: Mapping[str, int],
         tables: Sequence[str],
+        order: Order,
         limits: Limits,
         registry: Registry,
     ) -> None:
@@ -43,10 +44,7 @@ class Translator:
         self._limits = limits
         self._registry = registry
         self._types = {table: type_name(capture, table) for table in tables}
-        self._everywhere = {
-            table: [key_in(part, partitions[name]) for part in range(partitions[name])]
-            for table, name in self._types.items()
-        }
+        self._by_row = order == "row"
         self._position = 0
         self._transaction = 0
         self._time = 0
@@ -102,7 +100,7 @@ class Translator:
             transaction=self._transaction,
             at=self._at,
         )
-        return self._message(self._types[shape.table], message_key(key), f"{number}{suffix}", event)
+        return self._message(self._types[shape.table], self._key(shape, key), f"{number}{suffix}", event)
 
     def snapshot(self, shape: Shape, key: Key, row: Row, mark: str, number: int) -> Message:
         """A row of a chunk, told within the transaction of its mark."""
@@ -114,10 +112,9 @@ class Translator:
             position=self._position,
             at=self._at,
         )
-        return self._message(self._types[shape.table], message_key(key), f"s{mark}-{number}", event)
+        return self._message(self._types[shape.table], self._key(shape, key), f"s{mark}-{number}", event)
 
     def truncated(self, table: str, number: int, *, last: bool) -> list[Message]:
-        """To every partition of the topic, since the keys of all of them are meant."""
         event = Change(
             op="truncate",
             table=table,
@@ -127,19 +124,12 @@ class Translator:
             transaction=self._transaction,
             at=self._at,
         )
-        return [
-            self._message(self._types[table], key, f"{number}-{part}", event)
-            for part, key in enumerate(self._everywhere[table])
-        ]
+        return [self._message(self._types[table], table, str(number), event)]
 
     def reshaped(self, entry: Reshaped, number: int) -> list[Message]:
-        shape, former = entry.shape, entry.former
-        event = schema_changed(shape, former, self._position)
-        name = self._types[shape.table]
-        return [
-            self._message(f"{name}.schema", key, f"r{number}-{part}", event, topic=name)
-            for part, key in enumerate(self._everywhere[shape.table])
-        ]
+        event = schema_changed(entry.shape, entry.former, self._position)
+        name = self._types[entry.shape.table]
+        return [self._message(f"{name}.schema", entry.shape.table, f"r{number}", event, topic=name)]
 
     def emitted(self, entry: Emitted, number: int, now: int) -> Message:
         """The event in a CloudEvents envelope, or else what was said as it is. now: microseconds."""
@@ -174,6 +164,9 @@ class Translator:
         message = from_structured(whole, arrived=now, topic=topic, limits=self._limits)
         check_message(message, self._limits)
         return message
+
+    def _key(self, shape: Shape, key: Key) -> str:
+        return message_key(key) if self._by_row else shape.table
 
     def _message(self, name: str, key: str, place: str, event: object, topic: str | None = None) -> Message:
         data = write_json(event)
