@@ -99,7 +99,7 @@ class App:
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription] = []
-        self._capturings: list[Capturing] = []
+        self.capturings: list[Capturing] = []
         self._members = count(1)
         self._stopped = asyncio.Event()
 
@@ -306,22 +306,25 @@ class App:
 
     # Consuming
 
-    async def run(self) -> None:
-        """Handle messages until `stop` is called; then finish what was begun and give the leases back."""
+    async def run(self, *, handle: bool = True) -> None:
+        """Handle messages until `stop` is called; then finish what was begun and give the leases back.
+
+        handle: False only captures, and relays to the broker.
+        """
         await self.open()
         incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
         housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
-        consumers = list(self.consumers)
+        consumers = list(self.consumers) if handle else []
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry))
         self._subscriptions = [
             self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
             for each in consumers
         ]
-        self._capturings = [
+        self.capturings = [
             self._capturing(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
             for each in self.captures
         ]
@@ -335,7 +338,7 @@ class App:
             await asyncio.gather(*tasks, tidy, return_exceptions=True)
             heartbeat.close()
             self._subscriptions = []
-            self._capturings = []
+            self.capturings = []
 
     async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         stopped = asyncio.create_task(self._stopped.wait())
@@ -381,7 +384,7 @@ class App:
 
     @property
     def _running(self) -> Sequence[Subscription | Capturing]:
-        return [*self._subscriptions, *self._capturings]
+        return [*self._subscriptions, *self.capturings]
 
     @property
     def handled(self) -> int:

@@ -62,9 +62,7 @@ class Legacy:
                 " FROM generate_series(1, 40) i"
             )
             connection.execute("INSERT INTO orders SELECT gen_random_uuid(), id, id, NULL FROM customers")
-            connection.execute(
-                "INSERT INTO lines SELECT o.id, n, 'p' || n, n FROM orders o, generate_series(1, 2) n"
-            )
+            connection.execute("INSERT INTO lines SELECT o.id, n, 'p' || n, n FROM orders o, generate_series(1, 2) n")
 
     def rows(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Every row by table and key, as changes tell it."""
@@ -78,7 +76,8 @@ class Legacy:
             for table in TABLES:
                 cursor = connection.execute(f"SELECT * FROM public.{table}")  # type: ignore[arg-type]
                 result = cursor.pgresult
-                assert result is not None and cursor.description is not None
+                assert result is not None
+                assert cursor.description is not None
                 for number in range(result.ntuples):
                     row = {}
                     for index, column in enumerate(cursor.description):
@@ -145,7 +144,8 @@ def statement(connection: psycopg.Connection[Any], rng: random.Random) -> None:
     choice = rng.randrange(15)
     if choice == 0:
         connection.execute(
-            "INSERT INTO customers (id, name, profile) VALUES (%s, 'new', '{\"x\": 1.5}') ON CONFLICT DO NOTHING", (some,)
+            "INSERT INTO customers (id, name, profile) VALUES (%s, 'new', '{\"x\": 1.5}') ON CONFLICT DO NOTHING",
+            (some,),
         )
     elif choice == 1:
         connection.execute(

@@ -58,9 +58,7 @@ def start(store: str, source: str, output: Path) -> subprocess.Popen[bytes]:
 
 
 def differences(copies: dict[Any, Any], source: dict[Any, Any]) -> list[Any]:
-    return [
-        (key, copies.get(key), source.get(key)) for key in {*copies, *source} if copies.get(key) != source.get(key)
-    ]
+    return [(key, copies.get(key), source.get(key)) for key in {*copies, *source} if copies.get(key) != source.get(key)]
 
 
 @pytest.mark.timeout(600)

@@ -22,6 +22,7 @@ COMMANDS = {
     "groups": "List consumer groups and how far each is behind, or forget one.",
     "dead": "List dead letters, show one, replay or skip them.",
     "outbox": "Show what a service has yet to publish to its broker.",
+    "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }
 
