@@ -14,7 +14,15 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
 
-from eventmill.backends.connect import BrokerBackend, StoreBackend, as_store, connect, connect_store
+from eventmill.backends.connect import (
+    BrokerBackend,
+    StoreBackend,
+    as_store,
+    connect,
+    connect_source,
+    connect_store,
+    database_of,
+)
 from eventmill.core.capabilities import Log
 from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
@@ -24,6 +32,8 @@ from eventmill.core.message import Message, Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.cdc.captures import Captures
+from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.inbox import remedy, short_inboxes
@@ -106,12 +116,16 @@ class App:
         self.projection, self.view = self.projections.declare, self.projections.view
         self._opened = False
         self._opening: asyncio.Lock | None = None
-        self._subscriptions: list[Subscription | Projector | Worker] = []
+        self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
         self._incarnation: str | None = None
         self._members = count(1)
-        self._long_running = LongRunningPatterns(
-            Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
-        )
+        surroundings = Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+        self.captures = Captures(
+            surroundings, connect=lambda url: connect_source(url, self.clock), database_of=database_of, register=self.on,
+            topics=self._topics, lease=self.settings.lease,
+        )  # fmt: skip
+        self.capture = self.captures.declare
+        self._long_running = LongRunningPatterns(surroundings)
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
         self._stopped = asyncio.Event()
 
@@ -304,20 +318,25 @@ class App:
 
     # Consuming
 
-    async def run(self) -> None:
-        """Handle messages until `stop` is called; then finish what was begun and give the leases back."""
+    async def run(self, *, handle: bool = True) -> None:
+        """Handle messages until `stop` is called; then finish what was begun and give the leases back.
+
+        handle: False only captures, and relays to the broker.
+        """
         await self.open()
         self._incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
         housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
-        consumers = list(self.consumers)
+        consumers = list(self.consumers) if handle else []
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry))
         self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
-        self._subscriptions += self.projections.projectors(heartbeat)
-        self._subscriptions += self.tasks.workers(self._incarnation, heartbeat, self._members)
+        if handle:
+            self._subscriptions += self.projections.projectors(heartbeat)
+            self._subscriptions += self.tasks.workers(self._incarnation, heartbeat, self._members)
+        self._subscriptions += self.captures.capturings(self._incarnation, heartbeat, self._members)
         tasks = [asyncio.create_task(each.run()) for each in self._subscriptions]
         tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
@@ -334,8 +353,8 @@ class App:
         try:
             # A subscription ends before it is told to only by an error that nothing was prepared for.
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for subscription in self._subscriptions:
-                subscription.stop()
+            for each in self._subscriptions:
+                each.stop()
             for task in tasks:
                 await task
         finally:
@@ -366,10 +385,10 @@ class App:
     def stop(self) -> None:
         """Let `run` return as soon as what is being handled is finished."""
         self._stopped.set()
-        for subscription in self._subscriptions:
-            subscription.stop()
+        for each in self._subscriptions:
+            each.stop()
 
     @property
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
-        return sum(subscription.handled for subscription in self._subscriptions)
+        return sum(each.handled for each in self._subscriptions if not isinstance(each, Capturing))
