@@ -195,7 +195,7 @@ WITH RECURSIVE levels (level) AS (
 SELECT min((SELECT min(due) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = level)) FROM levels
 
 -- name: claimed
-SELECT 1 FROM eventmill_jobs WHERE id = ? AND token = ? AND member = ? AND state = 'running'
+SELECT 1 FROM eventmill_jobs WHERE id = ?1 AND token = ?2 AND (?3 IS NULL OR member = ?3) AND state = 'running'
 
 -- name: claimed_of
 -- Which of some jobs a member has claimed, under which tokens.
