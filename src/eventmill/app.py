@@ -28,8 +28,7 @@ from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.limits import Limits as MessageLimits
-from eventmill.core.message import Message, Partition
-from eventmill.core.partition import DEFAULT_PARTITIONS
+from eventmill.core.message import Message
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.cdc.captures import Captures
@@ -40,11 +39,13 @@ from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.long_running import LongRunningPatterns
 from eventmill.patterns.projections import Projections
 from eventmill.patterns.projector import Projector
-from eventmill.patterns.relay import RELAY, relay
+from eventmill.patterns.recording import recorder
+from eventmill.patterns.relay import relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.patterns.surroundings import Surroundings
 from eventmill.patterns.tasks.task import Call
 from eventmill.patterns.tasks.tasks import Tasks
+from eventmill.patterns.topics import admit, declare
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
@@ -105,7 +106,7 @@ class App:
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
         self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
         self.projections = Projections(
-            Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
+            Ground(name, self.store, self.store, self._projected_log, self._envelopes, self.clock,
                    self.settings, self._subscription, self.open),
             registry,
         )  # fmt: skip
@@ -118,6 +119,7 @@ class App:
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
         self._incarnation: str | None = None
+        self._records = False
         self._members = count(1)
         surroundings = Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
         self.captures = Captures(
@@ -183,6 +185,19 @@ class App:
         """Take a consumer, in the place of a former one of its group."""
         self.consumers = [*(each for each in self.consumers if each.group != made.group), made]
 
+    def record(self, *wanted: type | str) -> None:
+        """Keep what other services publish of these types in this service's own log; projections then read that log.
+
+        wanted: event types, names, or patterns (`order.*`, `*`). Whatever the broker is and however long it keeps
+        anything, a projection can then be built anew. Without a broker there is nothing to do: the log is one's own.
+        """
+        if self.broker is not self.store:
+            self._replace(recorder(self.name, wanted, self.registry))
+            self._records = True
+
+    def _projected_log(self) -> Log:
+        return self.store if self._records else cast(Log, self.broker)
+
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
         self._setups.append(function)
@@ -230,19 +245,9 @@ class App:
             self._opened = True
 
     async def _declare(self) -> None:
-        """Topics that handlers wait on must exist, so that their partitions can be shared out."""
         for place in {id(self.store): self.store, id(self.broker): self.broker}.values():
-            present = await place.topics()
-            wanted = dict(self._topics)
-            for each in [*self.consumers, *self.projections.consumers]:
-                for topic in each.topics(present):
-                    wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
-            await place.declare(wanted)
-        # Before anything is published: what a queue does not know of, it keeps for nobody.
-        there = await self.broker.topics()
-        for each in self.consumers:
-            parts = [Partition(topic, number) for topic in each.topics(there) for number in range(there.get(topic, 0))]
-            await self.broker.admit(each.group, each.types, parts)
+            await declare(place, self._topics, [*self.consumers, *self.projections.consumers])
+        await admit(self.broker, self.consumers)
         if self.broker is not self.store:
             for problem in await short_inboxes(self.broker, self.consumers, self.settings.inbox_retention):
                 log.warning("%r: %s; %s", self.broker, problem, remedy())
@@ -361,7 +366,7 @@ class App:
             stopped.cancel()
 
     def _subscription(self, each: Consumer, heartbeat: Heartbeat) -> Subscription:
-        source = self.store if each.group == RELAY else self.broker
+        source = self.store if each.own else self.broker
         if source is not self.store:
             each = replace(each, inbox=True)
         settings = self.settings

@@ -87,7 +87,7 @@ class Projections:
     @property
     def consumers(self) -> Sequence[Consumer]:
         """What they want of the broker. Their groups are those of no generation."""
-        return [consumer_of(each, self.ledger(each), None, 0) for each in self]
+        return [consumer_of(each, self.ledger(each), None, 0, own=not self.ground.relayed) for each in self]
 
     def projectors(self, heartbeat: Heartbeat) -> Sequence[Projector]:
         """This process's part in feeding each."""

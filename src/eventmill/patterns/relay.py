@@ -13,6 +13,7 @@ from eventmill.core.errors import EncodeError, MessageTooLargeError
 from eventmill.core.message import Message
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.recording import is_recorded
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.handler import Handler
 
@@ -41,6 +42,7 @@ def relay(broker: Publisher, registry: Registry) -> Consumer:
     return Consumer(
         group=RELAY,
         types=None,
+        where=lambda message: not is_recorded(message),
         topics=frozenset,
         handler=Handler(send, registry, batch=True),
         retry=PATIENCE,
@@ -48,4 +50,5 @@ def relay(broker: Publisher, registry: Registry) -> Consumer:
         batch=BATCH,
         prefetch=2 * AT_ONCE * BATCH,
         suspects=False,
+        own=True,
     )
