@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from eventmill.core.errors import ConfigurationError
 from eventmill.patterns.beginning import begin, outdated
-from eventmill.patterns.generations import Ledger, decoded
+from eventmill.patterns.generations import Ledger, base_of, decoded
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.projection import Projection
 from eventmill.patterns.projector import Projector, consumer_of
@@ -28,6 +28,9 @@ class Projections:
 
     def __iter__(self) -> Iterator[Projection]:
         return iter(self._declared.values())
+
+    def __len__(self) -> int:
+        return len(self._declared)
 
     def __getitem__(self, name: str) -> Projection:
         found = self._declared.get(name)
@@ -51,6 +54,10 @@ class Projections:
 
     def ledger(self, projection: Projection) -> Ledger:
         return Ledger(self.ground.app, projection.name)
+
+    def owns(self, group: str) -> bool:
+        """Whether a group feeds a generation of one of these."""
+        return base_of(group) in {self.ledger(each).whole for each in self}
 
     @property
     def consumers(self) -> Sequence[Consumer]:

@@ -20,6 +20,9 @@ PATIENCE = 60.0
 """Seconds to try to swap or drop while readers' locks, or events that one generation has and the other has not, are in
 the way."""
 
+GRACE = 2.0
+"""Seconds for workers to begin to feed a generation, before it is taken that none will."""
+
 HURRY = 0.2
 """Seconds to wait for a reader's lock at a time: those who come meanwhile wait behind us."""
 
@@ -116,8 +119,9 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
     if number == state.live:
         return number
     loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
+    began = loop.time()
     while True:
+        waiting = loop.time() - began
         try:
             if await _swapped(view, number, force=force):
                 point("swap.done")
@@ -126,7 +130,7 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
             reason = "it has not yet all that readers have seen"
         except BackendUnavailableError as error:
             reason = str(error)
-        if loop.time() > until or (reason.startswith("it") and not await _is_fed(view, number)):
+        if waiting > PATIENCE or (waiting > GRACE and not await _is_fed(view, number)):
             lag = await lag_of(view, number)
             raise BehindError(
                 f"generation {number} was not shown: {reason}: {lag}", events=lag.events, seconds=lag.seconds
