@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from eventmill.core.errors import ConfigurationError
-from eventmill.patterns.beginning import begin, outdated
+from eventmill.patterns.beginning import begin, outdated, sweep
 from eventmill.patterns.generations import Ledger, base_of, decoded
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.projection import Projection
@@ -88,5 +88,7 @@ class Projections:
             state, _ = decoded(await self.ground.store.document(ledger.key))
             if state is None:
                 state = await begin(projection, ledger, self.ground)
+            else:
+                await sweep(ledger, self.ground, state)
             if state.shown.fingerprint != projection.fingerprint:
                 log.warning("%s", outdated(projection, state))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from eventmill.core.crash import point
 from eventmill.core.errors import BackendUnavailableError, BehindError, ConfigurationError, ConflictError
 from eventmill.core.message import Partition
-from eventmill.patterns.beginning import create, planned, show
+from eventmill.patterns.beginning import create, planned, show, sweep
 from eventmill.patterns.catch_up import Report, caught_up, feeding, lag_of
 from eventmill.patterns.generations import BUILDING, FED, Generation, State
 from eventmill.patterns.reach import passed
@@ -40,7 +40,7 @@ async def rebuild(
     partial: of what is left, where the oldest messages were trimmed; else MissingHistoryError is raised.
     force: leave out what became a dead letter; else BlockedError is raised, and a further call goes on.
     """
-    await sweep(view)
+    await sweep(view.ledger, view.ground, await view.state())
     generation = await _begun(view, partial=partial)
     if generation.state == FED:
         if show_it:
@@ -204,7 +204,7 @@ async def drop(view: View, number: int | None = None, *, force: bool = False) ->
     number: by default the only one that is not live. Refused with BehindError while side effects are still to come
     from it; force: even then.
     """
-    await sweep(view)
+    await sweep(view.ledger, view.ground, await view.state())
     state = await view.state()
     number = _droppable(view, state, number)
     loop = asyncio.get_running_loop()
@@ -218,7 +218,7 @@ async def drop(view: View, number: int | None = None, *, force: bool = False) ->
                 raise
             await asyncio.sleep(PAUSE)
     point("drop.done")
-    await sweep(view)
+    await sweep(view.ledger, view.ground, await view.state())
     return number
 
 
@@ -272,17 +272,3 @@ async def _refuse_if_awaited(view: View, state: State, number: int, cursors: Map
                     f"have fed it, or drop it without them (--force): {lag}",
                     events=lag.events, seconds=lag.seconds,
                 )  # fmt: skip
-
-
-async def sweep(view: View) -> None:
-    """Forget groups of generations that are gone: a drop may have been killed before it came to that."""
-    state = await view.state()
-    store = view.ground.store
-    for group in await store.groups():
-        base, _, number = group.name.rpartition("@")
-        if base != view.ledger.whole or not number.isdigit():
-            continue
-        if int(number) < state.next and int(number) not in state.generations:
-            await store.forget(group.name)
-            if view.ground.relayed:
-                await view.ground.source.dismiss(group.name)
