@@ -21,6 +21,7 @@ from bench.latency import latency
 from bench.measurement import Measurement, table
 from bench.memory import memory
 from bench.postgres import postgres
+from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
@@ -35,11 +36,13 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
     "saga": saga,
+    "projection": projection,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
     "postgres": postgres,
     "saga-postgres": saga_postgres,
+    "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-latency": rabbitmq.latency,
