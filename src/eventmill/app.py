@@ -272,7 +272,7 @@ class App:
         housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
         consumers = list(self.consumers)
         if self.broker is not self.store:
-            consumers.append(relay(self.broker, self.registry))
+            consumers.append(relay(self.broker, self.registry, self.clock))
         self._subscriptions = [
             self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
             for each in consumers

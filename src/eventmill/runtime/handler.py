@@ -12,7 +12,7 @@ from typing import Any
 
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
-from eventmill.core.outcome import DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry
 from eventmill.core.registry import Registry
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
@@ -78,8 +78,8 @@ class Handler:
         return self.function(*arguments)  # type: ignore[no-any-return]
 
     def refusal(self, result: object) -> Outcome | None:
-        """What the function's return value asks for: a Retry or a DeadLetter; anything else means done."""
-        if isinstance(result, Retry | DeadLetter):
+        """What the function's return value asks for: a Retry, a DeadLetter, Released; anything else means done."""
+        if isinstance(result, Retry | DeadLetter | Released):
             return result
         if isinstance(result, Awaitable):
             raise TypeError(f"{self.name} returned something to await; make it `async def`, or await it inside")
