@@ -64,11 +64,11 @@ async def opened(target: str, *, broker: str | None = None, write: bool = False)
         given_broker = broker
     async with AsyncExitStack() as stack:
         store = _store(given_store, write)
-        await stack.enter_async_context(_existing(store))
+        await stack.enter_async_context(existing(store))
         source: BrokerBackend | None = store
         if given_broker is not None:
             source = connect(given_broker, readonly=not write)
-            await stack.enter_async_context(_existing(source))
+            await stack.enter_async_context(existing(source))
         elif app is None and any(group.name == RELAY for group in await store.groups()):
             # A relay means that the service has a broker elsewhere, and its groups' cursors are positions of that.
             source = None
@@ -101,8 +101,8 @@ def _store(url: str, write: bool) -> StoreBackend:
         ) from error
 
 
-def _existing(backend: B) -> B:
-    """Refuse what would have to be created, or is nowhere else than in the process that uses it."""
+def existing(backend: B) -> B:
+    """The backend, as it is. Refuses one that would have to be created, or is nowhere else than in the process that uses it."""
     if isinstance(backend, SqliteBackend):
         file_of(backend)
     elif isinstance(backend, MemoryBackend):

@@ -19,6 +19,13 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not now: again in so many seconds. It was no failure, and spends no attempt."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Give up, and keep the message where an operator sees it, with the reason."""
 
@@ -35,4 +42,4 @@ class Released:
     reasons: Mapping[tuple[str, str], str]
 
 
-Outcome = Ack | Retry | DeadLetter | Released
+Outcome = Ack | Retry | Snooze | DeadLetter | Released

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from eventmill.core.capabilities import Store
 from eventmill.core.clock import Clock
@@ -19,7 +19,8 @@ CENTURY = 100 * 365 * 86_400.0
 class Housekeeping:
     """Sees to retention now and then. Any number of processes may do it at once.
 
-    trimmed: the logs to keep short: the store's own, and the broker's where that is a store too.
+    trimmed: the logs to keep short: the store's own, and the broker's where that is a store too. also: what else is kept
+    for a while only.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Housekeeping:
         clock: Clock,
         settings: Settings,
         retention: Mapping[str, float],
+        also: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._trimmed = trimmed
@@ -36,6 +38,7 @@ class Housekeeping:
         self._settings = settings
         self._retention = retention
         self._settled_in = False
+        self._also = also
         self._held: dict[tuple[Store, str], str] = {}
 
     async def run(self) -> None:
@@ -53,6 +56,8 @@ class Housekeeping:
         inbox = self._settings.inbox_retention if self._settled_in else max(self._settings.inbox_retention, CENTURY)
         await self._store.prune(inbox_older_than=inbox, dead_older_than=self._settings.dead_retention)
         self._settled_in = True
+        if self._also is not None:
+            await self._also()
         for topic, seconds in self._retention.items():
             for place in self._trimmed:
                 trimmed = await place.trim(topic, older_than=seconds)

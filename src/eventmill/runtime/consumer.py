@@ -10,7 +10,7 @@ from eventmill.core.capabilities import Capability
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.retry import RetryPolicy, exponential
-from eventmill.runtime.handler import Handler
+from eventmill.runtime.handler import Handling
 from eventmill.runtime.resequencing import ResequencePolicy
 
 
@@ -32,7 +32,7 @@ class Consumer:
     group: str
     types: Types | None
     topics: Callable[[Mapping[str, int]], frozenset[str]]
-    handler: Handler
+    handler: Handling
     where: Callable[[Message], bool] | None = None
     retry: RetryPolicy = field(default_factory=exponential)
     concurrency: int = 8

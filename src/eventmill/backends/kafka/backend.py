@@ -133,5 +133,14 @@ class KafkaBackend(LogSubscriber):
         else:
             await self._open.cluster.unshow(group)
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        cluster = self._open.cluster
+        partitions = [partition for partition in await cluster.partitions() if partition.topic in topics]
+        gone: dict[str, int] = {}
+        for (topic, _), position in (await cluster.offsets(partitions, first=True)).items():
+            if position > 0:
+                gone[topic] = max(position, gone.get(topic, 0))
+        return gone
+
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._open.replay.changed(seen, timeout)
