@@ -336,7 +336,7 @@ class App:
         housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
         consumers = list(self.consumers) if handle else []
         if self.broker is not self.store:
-            consumers.append(relay(self.broker, self.registry))
+            consumers.append(relay(self.broker, self.registry, self.clock))
         self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
         if handle:
             self._subscriptions += self.projections.projectors(heartbeat)

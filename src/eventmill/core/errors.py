@@ -61,7 +61,14 @@ class MessageTooLargeError(MessageError):
 
 
 class UnroutableError(MessageError):
-    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender."""
+    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender.
+
+    refused: id and source of each message that was refused; what else was in the call is stored. Empty: it is not known.
+    """
+
+    def __init__(self, text: str, refused: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class EncodeError(MessageError):
