@@ -26,7 +26,7 @@ from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
-from eventmill.patterns.tasks.task import Call
+from eventmill.patterns.tasks.call import Call, Group
 from eventmill.patterns.tasks.tasks import Tasks
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
@@ -88,8 +88,9 @@ class App:
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
         self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
         self.tasks = Tasks(
-            name, self.store, envelopes=self._envelopes, clock=self.clock, rng=self._rng, lease=self.settings.lease
-        )
+            name, self.store, envelopes=self._envelopes, clock=self.clock, ids=self.ids, rng=self._rng,
+            lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open,
+        )  # fmt: skip
         self.task = self.tasks.task
         self._opened = False
         self._opening: asyncio.Lock | None = None
@@ -232,7 +233,7 @@ class App:
         envelopes = self._envelopes
         return await self.store.publish([envelopes(event) for event in events])
 
-    async def send(self, call: Call, *, after: float | None = None, at: datetime | None = None) -> str:
+    async def send(self, call: Call | Group, *, after: float | None = None, at: datetime | None = None) -> str:
         """Let a worker run a task, `await app.send(task.job(…), after=60)`; returns its id when that is durable.
 
         Inside a handler, a task, or `async with app.transaction()` it joins that transaction instead.
@@ -268,7 +269,7 @@ class App:
             await unit.discard()
             raise
         else:
-            durable = await unit.finish()
+            durable = await _concluded(transaction)
         finally:
             transaction.close()
             current.reset(token)
@@ -291,7 +292,9 @@ class App:
             self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
             for each in consumers
         ]
-        self._subscriptions += self.tasks.workers(incarnation, heartbeat, self._members)
+        staff = self.tasks.staff(incarnation, heartbeat, self._members)
+        self._subscriptions += staff.workers
+        staff.begin()
         tasks = [asyncio.create_task(each.run()) for each in self._subscriptions]
         tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
@@ -300,6 +303,7 @@ class App:
             for task in (*tasks, tidy):
                 task.cancel()
             await asyncio.gather(*tasks, tidy, return_exceptions=True)
+            await staff.end()
             heartbeat.close()
             self._subscriptions = []
 
@@ -342,3 +346,13 @@ class App:
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
         return sum(subscription.handled for subscription in self._subscriptions)
+
+
+async def _concluded(transaction: Transaction) -> Awaitable[object]:
+    """End a transaction well, or undo it."""
+    try:
+        await transaction.conclude()
+    except BaseException:
+        await transaction.unit.discard()
+        raise
+    return await transaction.unit.finish()

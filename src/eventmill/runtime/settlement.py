@@ -82,6 +82,8 @@ class Settlement:
                 current.reset(transaction_token)
                 transaction.close()
             if outcome is None:
+                if transaction.deferred:
+                    await transaction.conclude()
                 point("handler.done")
                 for delivery in deliveries:
                     _mark(unit, delivery)
