@@ -92,6 +92,7 @@ class App:
             lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open,
         )  # fmt: skip
         self.task = self.tasks.task
+        self.schedule = self.tasks.schedule
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription | Worker] = []

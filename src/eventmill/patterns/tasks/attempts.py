@@ -24,7 +24,7 @@ from eventmill.core.errors import BackendError, ConfigurationError, LeaseLostErr
 from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
 from eventmill.core.retry import RetryPolicy, exponential
-from eventmill.patterns.tasks.call import UNIQUE
+from eventmill.patterns.tasks.call import FIRE, UNIQUE
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.finale import Finale
 from eventmill.patterns.tasks.results import Report, State, encode_report, result_key
@@ -38,9 +38,6 @@ log = logging.getLogger("eventmill")
 
 TRACE_BYTES = 8_000
 ERRORS_KEPT = 20
-
-FIRE = "taskfire"
-"""Extension of a scheduled call's message: the moment it was meant for, in milliseconds."""
 
 UNKNOWN = exponential(1.0, factor=3.0, attempts=8)
 """While services are deployed, an old worker may meet a new task: a new one will claim it."""

@@ -15,7 +15,7 @@ from eventmill.core.job import MAX_PRIORITY, Job
 from eventmill.patterns.tasks.unique import Unique, reserve
 from eventmill.runtime.transaction import Transaction
 
-GROUP, THEN, UNIQUE = "taskgroup", "taskthen", "taskunique"
+FIRE, GROUP, THEN, UNIQUE = "taskfire", "taskgroup", "taskthen", "taskunique"
 """What a call carries beside its arguments, as extensions of its message."""
 
 
@@ -65,7 +65,7 @@ class Desk(Protocol):
     prefix: str
     """What the keys of all documents of these tasks begin with."""
 
-    def job(self, spec: CallSpec, due: int | None, group: str | None) -> Job: ...
+    def job(self, spec: CallSpec, due: int | None, group: str | None, *, fire: int | None = None) -> Job: ...
 
     def new_id(self) -> str: ...
 
@@ -108,6 +108,10 @@ class Call:
     async def place(self, unit: StoreTransaction, *, after: float | None = None, at: datetime | None = None) -> str:
         """Stage it in a unit; returns its id, or that of the one that is there already."""
         return await self._place(unit, self.desk.job(self.spec, due(self.desk.clock, after, at), None))
+
+    async def fire(self, unit: StoreTransaction, moment: int) -> str:
+        """Stage it as what a schedule meant for a moment, in milliseconds since 1970 UTC."""
+        return await self._place(unit, self.desk.job(self.spec, moment, None, fire=moment))
 
     async def _place(self, unit: StoreTransaction, job: Job) -> str:
         if self.unique is not None and self.spec.unique is not None:

@@ -9,6 +9,7 @@ import msgspec
 from eventmill.core.capabilities import Transaction
 from eventmill.core.job import Job
 from eventmill.patterns.tasks.call import (
+    FIRE,
     GROUP,
     THEN,
     UNIQUE,
@@ -36,7 +37,8 @@ class Finale:
 
     def plain(self, job: Job, kept: float | None) -> bool:
         """Whether there is nothing to do: no other document or job hangs on this end."""
-        return not job.message.extensions and kept is None
+        carried = job.message.extensions
+        return kept is None and (not carried or (len(carried) == 1 and FIRE in carried))
 
     async def stage(
         self, unit: Transaction, job: Job, name: str, state: State, kept: float | None, result: Any, error: str = ""

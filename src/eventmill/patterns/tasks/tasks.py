@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import count
@@ -20,12 +20,14 @@ from eventmill.core.job import Job
 from eventmill.core.names import check_name
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
-from eventmill.patterns.tasks.call import GROUP, THEN, UNIQUE, Call, CallSpec, Group
+from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group
 from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
 from eventmill.patterns.tasks.finale import Finale
 from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
+from eventmill.patterns.tasks.schedules import Schedules
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.timing import Missed, Timing
 from eventmill.patterns.tasks.unique import Unique
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.processes import Processes
@@ -73,6 +75,7 @@ class Tasks:
         self._finale = Finale(self, dead_retention)
         self._operator = Operator(self, store, self._finale, lease)
         self._add(self._expire, name=EXPIRE, queue=DEFAULT)
+        self.schedules = Schedules(self, store)
 
     # Declaring
 
@@ -87,7 +90,22 @@ class Tasks:
         unique: Unique | bool | str | Sequence[str] | None = None,
         keep: float | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
-        """See `App.task`."""
+        """Make a function a task: `@app.task()` above it. Calling it just calls it; `task.job(…)` is a call for a worker.
+
+        The function is `async def`, or `def`, which runs in a thread. Its arguments are JSON by its annotations; parameters
+        annotated as Transaction (SyncTransaction), TaskContext or Message are given by the worker. What it writes through the
+        transaction, what it sends and publishes, and the end of its job are one commit.
+
+        name: for ever, since waiting calls carry it; the function's by default. queue: which workers run it; see `queue`.
+        retry: when a failed attempt is tried again, and when it is given up; see `eventmill.retry`.
+        timeout: seconds an attempt may take. An `async def` is cancelled then; a `def` runs in a process of its own, which is
+        killed. It counts as a failure.
+        priority: -9 to 9; each level is worth a minute of waiting, so that nothing starves.
+        unique: True, or names of arguments: one call at a time with the same values of them; see `Unique`.
+        keep: seconds to keep its result, state and progress for, where `app.tasks.report(id)` finds them.
+
+        Raises ConfigurationError, saying what to change, for what cannot be kept.
+        """
 
         def register(function: Callable[P, R]) -> Task[P, R]:
             called = check_name(name or function.__name__.strip("_"), "name")
@@ -105,6 +123,34 @@ class Tasks:
                 unique=_unique(unique),
                 keep=keep,
             )
+
+        return register
+
+    def schedule(
+        self,
+        *,
+        cron: str | None = None,
+        every: float | None = None,
+        tz: str = "UTC",
+        missed: Missed = "once",
+        tolerance: float = 60.0,
+        name: str | None = None,
+        arguments: Mapping[str, object] | None = None,
+    ) -> Callable[[Task[P, R]], Task[P, R]]:
+        """Have a task sent again and again: `@app.schedule(cron="0 3 * * *", tz="Europe/Berlin")` above `@app.task()`.
+
+        Each moment fires once, however many processes run the App. cron: minute, hour, day, month, weekday, in the time
+        zone tz. every: seconds. missed: what becomes of moments at which nobody ran: `once` makes up for all of them with one
+        fire, `skip` with none where the latest is over `tolerance` seconds ago, `all` with one for each.
+        name: of the schedule, the task's by default. arguments: what the task is called with.
+        """
+
+        def register(task: Task[P, R]) -> Task[P, R]:
+            if not isinstance(task, Task):
+                raise ConfigurationError("@app.schedule goes above @app.task(): what it plans is a task")
+            called = check_name(name or task.name, "name")
+            self.schedules.declare(called, task.job(**(arguments or {})), Timing(cron, every, tz, missed, tolerance))
+            return task
 
         return register
 
@@ -126,11 +172,12 @@ class Tasks:
         """The queue's name in the store, where those of other services may be, too."""
         return f"{self._app}/{queue}"
 
-    def job(self, spec: CallSpec, due: int | None, group: str | None) -> Job:
-        """The call as the store keeps it. due: milliseconds since 1970 UTC, or None for now. group: which it is a member of."""
+    def job(self, spec: CallSpec, due: int | None, group: str | None, *, fire: int | None = None) -> Job:
+        """The call as the store keeps it. due: milliseconds since 1970 UTC, or None for now. group: which it is a member
+        of. fire: the moment that a schedule meant."""
         extensions: dict[str, str] | None = None
-        if spec.unique is not None or spec.then is not None or group is not None:
-            carried = {UNIQUE: spec.unique, GROUP: group}
+        if spec.unique is not None or spec.then is not None or group is not None or fire is not None:
+            carried = {UNIQUE: spec.unique, GROUP: group, FIRE: None if fire is None else str(fire)}
             extensions = {name: value for name, value in carried.items() if value is not None}
             if spec.then is not None:
                 extensions[THEN] = msgspec.json.encode(spec.then).decode()
@@ -151,7 +198,7 @@ class Tasks:
     # Sending
 
     async def send(self, call: Call | Group, *, after: float | None = None, at: datetime | None = None) -> str:
-        """See `App.send`."""
+        """Send a call or a group; see `App.send`. Inside a transaction it joins that."""
         transaction = current.get()
         if transaction is not None and transaction.open and transaction.belongs_to(self._envelopes):
             return await call.place(transaction.unit, after=after, at=at)
@@ -233,7 +280,8 @@ class Tasks:
             for queue in self.queues.values()
             if queue.name in used
         ]
-        return Staff(controlled, Control(self._operator, self, self._store, controlled, self._kept()), processes)
+        control = Control(self._operator, self, self._store, controlled, self._kept())
+        return Staff(controlled, control, self.schedules if self.schedules.any else None, processes)
 
     def _controlled(self, queue: Queue, member: str, heartbeat: Heartbeat, processes: Processes) -> Controlled:
         attempts = Attempts(
@@ -265,16 +313,21 @@ class Tasks:
 class Staff:
     """The workers of one process, and what goes on beside them."""
 
-    def __init__(self, controlled: Sequence[Controlled], control: Control, processes: Processes) -> None:
+    def __init__(
+        self, controlled: Sequence[Controlled], control: Control, schedules: Schedules | None, processes: Processes
+    ) -> None:
         self.workers: list[Worker] = [each.worker for each in controlled]
         self._control = control
+        self._schedules = schedules
         self._processes = processes
         self._beside: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
-        """Begin to look at what operators say."""
+        """Begin to look at what operators say, and to fire schedules."""
         if self.workers:
-            self._beside = [asyncio.create_task(self._control.run(), name="control of tasks")]
+            self._beside.append(asyncio.create_task(self._control.run(), name="control of tasks"))
+        if self._schedules is not None:
+            self._beside.append(asyncio.create_task(self._schedules.run(), name="schedules"))
 
     async def end(self) -> None:
         """End what is not a worker."""

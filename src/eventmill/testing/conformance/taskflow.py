@@ -14,7 +14,7 @@ from eventmill.patterns.tasks.unique import Unique
 from eventmill.runtime.transaction import Transaction
 from eventmill.testing.conformance.apps import INSERT, effects, running, waiting
 from eventmill.testing.conformance.suite import Stage, case, refused
-from eventmill.testing.conformance.tasks import TaskCases, TasksOnStage, count_dead, none_left
+from eventmill.testing.conformance.tasks import TasksOnStage, count_dead, none_left
 
 LATER = 3_600.0
 
@@ -343,7 +343,3 @@ async def settled(app: App, dead: int) -> bool:
     """Nothing is left but so many dead ones, and what expires later."""
     jobs = [job for job in await app.store.jobs() if job.message.type != "task.eventmill.expire"]
     return len(jobs) == dead and all(job.state == "dead" for job in jobs)
-
-
-class TaskConformance(TaskCases, TaskFlowCases):
-    """Tasks. Bind it to a store; a binding defines `app`."""
