@@ -10,6 +10,7 @@ from eventmill.core.errors import (
     ConfigurationError,
     ConflictError,
     DecodeError,
+    DuplicateTaskError,
     EncodeError,
     EventmillError,
     LeaseLostError,
@@ -23,8 +24,11 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.timing import Timing
+from eventmill.patterns.tasks.unique import Unique
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -48,6 +52,7 @@ __all__ = [
     "DeadLetter",
     "DecodeError",
     "Document",
+    "DuplicateTaskError",
     "EncodeError",
     "Event",
     "EventmillError",
@@ -67,11 +72,14 @@ __all__ = [
     "SyncTransaction",
     "Task",
     "TaskContext",
+    "Timing",
     "Transaction",
+    "Unique",
     "UnknownEventError",
     "event",
     "exponential",
     "fixed",
+    "group",
     "named",
     "outbox",
     "schedule",
