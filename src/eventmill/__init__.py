@@ -12,6 +12,7 @@ from eventmill.core.errors import (
     ConfigurationError,
     ConflictError,
     DecodeError,
+    DuplicateTaskError,
     EncodeError,
     EventmillError,
     LeaseLostError,
@@ -29,8 +30,11 @@ from eventmill.core.rows import Rows
 from eventmill.patterns.lag import Lag
 from eventmill.patterns.projection import on
 from eventmill.patterns.saga.step import StepContext
+from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.timing import Timing
+from eventmill.patterns.tasks.unique import Unique
 from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
@@ -57,6 +61,7 @@ __all__ = [
     "DeadLetter",
     "DecodeError",
     "Document",
+    "DuplicateTaskError",
     "EncodeError",
     "Event",
     "EventmillError",
@@ -79,12 +84,15 @@ __all__ = [
     "SyncTransaction",
     "Task",
     "TaskContext",
+    "Timing",
     "Transaction",
+    "Unique",
     "UnknownEventError",
     "View",
     "event",
     "exponential",
     "fixed",
+    "group",
     "named",
     "on",
     "outbox",

@@ -9,7 +9,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
@@ -43,7 +42,6 @@ from eventmill.patterns.recording import recorder
 from eventmill.patterns.relay import relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.patterns.surroundings import Surroundings
-from eventmill.patterns.tasks.task import Call
 from eventmill.patterns.tasks.tasks import Tasks
 from eventmill.patterns.topics import admit, declare
 from eventmill.runtime.consumer import Consumer
@@ -52,6 +50,7 @@ from eventmill.runtime.in_flight import Limits
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.settlement import Settlement
 from eventmill.runtime.subscription import Subscription
+from eventmill.runtime.together import run_together
 from eventmill.runtime.transaction import Transaction, current
 from eventmill.runtime.worker import Worker
 from eventmill.settings import Settings
@@ -111,9 +110,11 @@ class App:
             registry,
         )  # fmt: skip
         self.tasks = Tasks(
-            name, self.store, envelopes=self._envelopes, clock=self.clock, rng=self._rng, lease=self.settings.lease
-        )
+            name, self.store, envelopes=self._envelopes, clock=self.clock, ids=self.ids, rng=self._rng,
+            lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open,
+        )  # fmt: skip
         self.task = self.tasks.task
+        self.schedule, self.send = self.tasks.schedule, self.tasks.send
         self.projection, self.view = self.projections.declare, self.projections.view
         self._opened = False
         self._opening: asyncio.Lock | None = None
@@ -279,16 +280,6 @@ class App:
         envelopes = self._envelopes
         return await self.store.publish([envelopes(event) for event in events])
 
-    async def send(self, call: Call, *, after: float | None = None, at: datetime | None = None) -> str:
-        """Let a worker run a task, `await app.send(task.job(…), after=60)`; returns its id when that is durable.
-
-        Inside a handler, a task, or `async with app.transaction()` it joins that transaction instead.
-        after: seconds to wait first. at: a moment with its time zone.
-        """
-        if not self._opened:
-            await self.open()
-        return await self.tasks.send(call, after=after, at=at)
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """One transaction of your own SQL and the messages that leave only if it commits.
@@ -315,7 +306,7 @@ class App:
             await unit.discard()
             raise
         else:
-            durable = await unit.finish()
+            durable = await _concluded(transaction)
         finally:
             transaction.close()
             current.reset(token)
@@ -338,32 +329,18 @@ class App:
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry, self.clock))
         self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
+        staff = self.tasks.staff(self._incarnation, heartbeat, self._members)
         if handle:
             self._subscriptions += self.projections.projectors(heartbeat)
-            self._subscriptions += self.tasks.workers(self._incarnation, heartbeat, self._members)
+            self._subscriptions += staff.workers
+            staff.begin()
         self._subscriptions += self.captures.capturings(self._incarnation, heartbeat, self._members)
-        tasks = [asyncio.create_task(each.run()) for each in self._subscriptions]
-        tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
-            await self._until_stopped(tasks)
+            await run_together(self._subscriptions, self._stopped, housekeeping.run())
         finally:
-            for task in (*tasks, tidy):
-                task.cancel()
-            await asyncio.gather(*tasks, tidy, return_exceptions=True)
+            await staff.end()
             heartbeat.close()
             self._subscriptions = []
-
-    async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        stopped = asyncio.create_task(self._stopped.wait())
-        try:
-            # A subscription ends before it is told to only by an error that nothing was prepared for.
-            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for each in self._subscriptions:
-                each.stop()
-            for task in tasks:
-                await task
-        finally:
-            stopped.cancel()
 
     def _subscription(self, each: Consumer, heartbeat: Heartbeat) -> Subscription:
         source = self.store if each.own else self.broker
@@ -397,3 +374,13 @@ class App:
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
         return sum(each.handled for each in self._subscriptions if not isinstance(each, Capturing))
+
+
+async def _concluded(transaction: Transaction) -> Awaitable[object]:
+    """End a transaction well, or undo it."""
+    try:
+        await transaction.conclude()
+    except BaseException:
+        await transaction.unit.discard()
+        raise
+    return await transaction.unit.finish()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from eventmill.core.clock import Clock
 from eventmill.core.codec import write_json
 from eventmill.core.context import handling
@@ -65,9 +67,10 @@ class Envelopes:
             kind = self._registry.of(event)  # raises, saying what to write
         return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
 
-    def written(self, name: str, topic: str, data: bytes, key: str | None = None) -> Message:
+    def written(self, name: str, topic: str, data: bytes, extensions: dict[str, str] | None = None) -> Message:
         """The message of data that is JSON already, of a type that is not registered. Raises MessageTooLargeError."""
-        return self._message(name, topic, 1, key, data)
+        message = self._message(name, topic, 1, None, data)
+        return message if not extensions else msgspec.structs.replace(message, extensions=extensions)
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)

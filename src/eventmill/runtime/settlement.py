@@ -89,6 +89,8 @@ class Settlement:
                 current.reset(transaction_token)
                 transaction.close()
             if outcome is None or isinstance(outcome, Released):
+                if transaction.deferred:
+                    await transaction.conclude()
                 point("handler.done")
                 for delivery in deliveries:
                     why = None if outcome is None else outcome.reasons.get(delivery.message.identity)

@@ -12,16 +12,15 @@ from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import OutsideTransactionError
-from eventmill.core.job import Job
 from eventmill.core.rows import Rows, SqlParameters
 
 T = TypeVar("T")
 
 
 class Sendable(Protocol):
-    """What `send` takes: `task.job(…)`."""
+    """What `send` takes: `task.job(…)`, or a group of them."""
 
-    def stored(self, *, after: float | None = None, at: datetime | None = None) -> Job: ...
+    def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str: ...
 
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
@@ -36,12 +35,13 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_unit", "execute")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
+        self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -62,9 +62,17 @@ class Transaction:
         """
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; send before the handler returns")
-        job = call.stored(after=after, at=at)
-        self._unit.send([job])
-        return job.message.id
+        return call.stage(self, after=after, at=at)
+
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        """Have something done in the unit when everything else was, right before the commit."""
+        self._deferred = [*self._deferred, work]
+
+    async def conclude(self) -> None:
+        """Do what was deferred; whoever ends the unit well calls this before."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
 
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
@@ -89,6 +97,11 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
+
+    @property
+    def deferred(self) -> bool:
+        """Whether `conclude` has something to do."""
+        return bool(self._deferred)
 
     @property
     def unit(self) -> Unit:

@@ -49,6 +49,7 @@ POINTS: Mapping[str, str] = {
     "lease.taken": "partitions were taken over, the member does not know",
     "lease.release": "partitions or a whole membership are about to be given back",
     "task.done": "the task has returned, the end of its job is not staged yet",
+    "schedule.fired": "a schedule's task and its next moment are staged, in a unit that is not finished",
     "jobs.staged": "the ends of some jobs are staged, in a unit that is not finished",
     "job.claimed": "jobs were claimed, the member does not know",
     "checkpoint.begin": "the write lock is held for a checkpoint that has not begun",
