@@ -23,6 +23,8 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.core.window import session, sliding, tumbling
+from eventmill.patterns.aggregation.collected import Collected
 from eventmill.patterns.saga.step import StepContext
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
@@ -42,6 +44,7 @@ __all__ = [
     "BackendUnavailableError",
     "CapabilityError",
     "ConfigurationError",
+    "Collected",
     "ConflictError",
     "Context",
     "DeadLetter",
@@ -72,5 +75,8 @@ __all__ = [
     "named",
     "outbox",
     "schedule",
+    "session",
+    "sliding",
+    "tumbling",
     "upcast",
 ]

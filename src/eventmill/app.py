@@ -90,9 +90,10 @@ class App:
         self._subscriptions: list[Subscription] = []
         self._members = count(1)
         self._long_running = LongRunningPatterns(
-            Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+            Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes)
         )
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
+        self.aggregator, self.aggregations = self._long_running.aggregator, self._long_running.aggregations
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:

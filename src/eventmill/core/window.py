@@ -27,7 +27,9 @@ class Fixed:
         """All that hold the moment, earliest first."""
         last = at - at % self.every
         first = last - (self.size - 1) // self.every * self.every
-        return [Span(start, start + self.size) for start in range(first, last + 1, self.every) if start + self.size > at]
+        return [
+            Span(start, start + self.size) for start in range(first, last + 1, self.every) if start + self.size > at
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,13 @@ def sliding(size: float, *, every: float) -> Window:
     """Spans of `size` seconds, one beginning every so many seconds: an event is in several of them."""
     whole, step = _milliseconds(size, "size"), _milliseconds(every, "every")
     if step > whole:
-        raise ConfigurationError(f"every={every:g} is more than size={size:g}: events between two windows would be in none")
+        raise ConfigurationError(
+            f"every={every:g} is more than size={size:g}: events between two windows would be in none"
+        )
     if whole > 1_000 * step:
-        raise ConfigurationError(f"size={size:g} is more than 1,000 times every={every:g}: each event would be in so many")
+        raise ConfigurationError(
+            f"size={size:g} is more than 1,000 times every={every:g}: each event would be in so many"
+        )
     return Fixed(whole, step)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from eventmill.core.capabilities import Store
 from eventmill.core.clock import Clock
+from eventmill.core.message import Message
 from eventmill.core.registry import Registry
 from eventmill.runtime.consumer import Consumer
 
@@ -17,7 +18,8 @@ from eventmill.runtime.consumer import Consumer
 class Surroundings:
     """The service that a saga or an aggregator belongs to.
 
-    declare: makes a consumer known, in the place of a former one of its group. ids: new identifiers.
+    declare: makes a consumer known, in the place of a former one of its group. ids: new identifiers. message: the
+    message of an event of this service.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Surroundings:
     registry: Registry
     declare: Callable[[Consumer], None]
     ids: Callable[[], str]
+    message: Callable[[object], Message]
 
     def now(self) -> int:
         """Milliseconds since 1970 UTC."""

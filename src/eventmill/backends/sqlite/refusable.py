@@ -11,7 +11,6 @@ from eventmill.core.errors import ConflictError, DuplicateError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
 
-
 FEW = 8
 """Documents up to which one by one is as fast."""
 
@@ -56,7 +55,7 @@ class Refusable:
     def apply(self, connection: sqlite3.Connection, sql: dict[str, str], now: int) -> None:
         """Raises ConflictError and DuplicateError."""
         execute = connection.execute
-        documents = self.documents
+        documents: Sequence[Put] = self.documents
         if len(documents) > FEW:
             documents = _write_many(connection, sql, documents)
         for key, data, expected in documents:

@@ -96,9 +96,9 @@ def _into(
 ) -> None:
     if group is None:
         before = _before(rules, record, span)
-        if any(_among(closed.links, event) for closed in record.closed):
-            if span is None or (before is not None and _among(before.links, event)):
-                return
+        known = record.closed if span is None else [before] if before is not None else []
+        if any(_among(closed.links, event) for closed in known):
+            return
         passed = span is not None and rules.time == "event" and span.end + rules.grace <= record.mark
         begins_anew = rules.late == "new" or (rules.late == "amend" and before is None)
         if (before is not None or passed) and not begins_anew:
@@ -225,9 +225,7 @@ def _end(record: Record, group: Group, reason: Reason, complete: bool, result: R
     result.changed = True
 
 
-def close(
-    record: Record, ended: Ended, now: int, coarse: str | None, *, keep_events: bool
-) -> None:
+def close(record: Record, ended: Ended, now: int, coarse: str | None, *, keep_events: bool) -> None:
     """Write down that a group is over, and what it was made of."""
     group = ended.group
     links = [Link(event.id, event.source, event.type, event.position) for event in group.events]
