@@ -17,7 +17,9 @@ from bench.rounds import Plan, Stopwatch, Work, duel
 from eventmill import App, Collected, Event
 
 CHUNK = 2_000
-UPSERT = "INSERT INTO raw_groups VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE SET n = n + 1, data = data || excluded.data"
+UPSERT = (
+    "INSERT INTO raw_groups VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE SET n = n + 1, data = data || excluded.data"
+)
 
 
 class BenchContact(Event, name="bench.contact.added", key="customer"):

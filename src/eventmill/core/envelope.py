@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from eventmill.core.clock import Clock
 from eventmill.core.codec import write_json
 from eventmill.core.context import handling
@@ -64,6 +66,35 @@ class Envelopes:
                 return self._named(event)
             kind = self._registry.of(event)  # raises, saying what to write
         return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+
+    def derived(
+        self, event: object, *, id_: str, correlationid: str, causationid: str, extensions: dict[str, str]
+    ) -> Message:
+        """The message of an event that follows from others, and whose identity follows from theirs.
+
+        Raises as the call itself.
+        """
+        kind = self._types.get(type(event))
+        if kind is None:
+            return structs.replace(
+                self(event), id=id_, correlationid=correlationid, causationid=causationid, extensions=extensions
+            )
+        data = kind.encode(event)
+        if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
+            self._limits.check(data, kind.name)
+        return Message(
+            id=id_,
+            source=self._source,
+            type=kind.name,
+            topic=kind.topic,
+            time=round(self._now() * 1_000_000),
+            data=data,
+            key=kind.key_of(event),
+            version=kind.version,
+            correlationid=correlationid,
+            causationid=causationid,
+            extensions=extensions,
+        )
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from eventmill.core.capabilities import Store
 from eventmill.core.clock import Clock
-from eventmill.core.message import Message
+from eventmill.core.envelope import Envelopes
 from eventmill.core.registry import Registry
 from eventmill.runtime.consumer import Consumer
 
@@ -18,8 +18,7 @@ from eventmill.runtime.consumer import Consumer
 class Surroundings:
     """The service that a saga or an aggregator belongs to.
 
-    declare: makes a consumer known, in the place of a former one of its group. ids: new identifiers. message: the
-    message of an event of this service.
+    declare: makes a consumer known, in the place of a former one of its group. ids: new identifiers.
     """
 
     name: str
@@ -29,7 +28,7 @@ class Surroundings:
     registry: Registry
     declare: Callable[[Consumer], None]
     ids: Callable[[], str]
-    message: Callable[[object], Message]
+    envelopes: Envelopes
 
     def now(self) -> int:
         """Milliseconds since 1970 UTC."""

@@ -21,6 +21,7 @@ from eventmill.core.registry import EventType
 from eventmill.patterns.aggregation import collect
 from eventmill.patterns.aggregation.collect import Ended, Result, Rules, TooLate
 from eventmill.patterns.aggregation.collected import Collected
+from eventmill.patterns.aggregation.known import Known
 from eventmill.patterns.aggregation.record import (
     Closed,
     Fine,
@@ -28,7 +29,6 @@ from eventmill.patterns.aggregation.record import (
     Link,
     Record,
     closed_prefix,
-    decode,
     encode,
     prefix_of,
 )
@@ -80,6 +80,7 @@ class Aggregator:
         self._build = build
         self._incomplete = incomplete
         self._prefix = prefix_of(name)
+        self._known = Known(self._prefix, where.clock)
         # The key of an event that is declared with the same field for key= needs no decoding.
         self._own_key = {kind.name for kind in kinds if kind.keyed_by == key and isinstance(key, str)}
         if not callable(key):
@@ -100,12 +101,13 @@ class Aggregator:
                 None if correlation == message.id else correlation,
             )  # fmt: skip
             by_key.setdefault(self._key_of(message), []).append(fine)
-        found = await tx.get_many([self._prefix + key for key in by_key])
+        lone = len(messages) == 1
+        found = await self._known.take(tx, by_key, fresh=lone)
         now = self._where.now()
         work = _Work(now)
+        kept = {}
         for key, events in by_key.items():
-            document = found.get(self._prefix + key)
-            record = decode(document.data) if document is not None else Record()
+            version, record = found.get(key) or (ABSENT, Record())
             result = Result()
             for event in events:
                 collect.add(self.rules, record, event, now, result)
@@ -115,19 +117,19 @@ class Aggregator:
             self._apply(key, record, result, work)
             self._time(key, record, work)
             if result.changed or result.late:
-                tx.put(self._prefix + key, encode(record), expected=document.version if document else ABSENT)
+                tx.put(self._prefix + key, encode(record), expected=version)
+                version += 1
+            if record.open:
+                kept[key] = (version, record)
         self._finish(work, tx)
+        tx.when_finished(lambda durable: self._known.keep(kept, durable))
         return None
 
     async def _look(self, look: Look, tx: Transaction) -> None:
-        found = await tx.get_many([self._prefix + key for key in look.keys])
+        found = await self._known.take(tx, look.keys, fresh=True)
         now = self._where.now()
         work = _Work(now)
-        for key in look.keys:
-            document = found.get(self._prefix + key)
-            if document is None:
-                continue
-            record = decode(document.data)
+        for key, (version, record) in found.items():
             result = Result()
             if look.force:
                 collect.force(record, result)
@@ -136,7 +138,7 @@ class Aggregator:
                 collect.look(self.rules, record, now, result)
             self._apply(key, record, result, work)
             if self._time(key, record, work) or result.changed:
-                tx.put(document.key, encode(record), expected=document.version)
+                tx.put(self._prefix + key, encode(record), expected=version)
         self._finish(work, tx)
 
     def _key_of(self, message: Message) -> str:
@@ -212,20 +214,18 @@ class Aggregator:
     def _coarse(self, id_: str, event: Any, events: Sequence[Fine], work: _Work, *, links: bool = True) -> Message:
         if isinstance(event, DeadLetter) or event is None:
             _wrong(self.name, event)
-        message = self._where.message(event)
-        last = events[-1]
-        correlations = {each.correlationid or each.id for each in events}
         extensions = {"constituents": str(len(events))}
         if links:
-            text = " ".join(f"{each.id}@{each.position}" if each.position else each.id for each in events)
+            text = " ".join([f"{each.id}@{each.position}" if each.position else each.id for each in events])
             if len(text) <= SHOWN:
                 extensions["links"] = text
-        return msgspec.structs.replace(
-            message,
-            id=id_,
-            correlationid=correlations.pop() if len(correlations) == 1 else id_,
-            causationid=last.id,
-            extensions=extensions,
+        first = events[0].correlationid or events[0].id
+        for each in events:
+            if (each.correlationid or each.id) != first:
+                first = id_  # of several correlations none is its own
+                break
+        return self._where.envelopes.derived(
+            event, id_=id_, correlationid=first, causationid=events[-1].id, extensions=extensions
         )
 
     # Timers
