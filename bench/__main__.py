@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import rabbitmq
+from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
 from bench.latency import latency
@@ -37,6 +38,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "memory": memory,
     "saga": saga,
     "projection": projection,
+    "aggregation": aggregation,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,

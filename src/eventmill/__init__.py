@@ -27,6 +27,8 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.core.window import session, sliding, tumbling
+from eventmill.patterns.aggregation.collected import Collected
 from eventmill.patterns.lag import Lag
 from eventmill.patterns.projection import on
 from eventmill.patterns.saga.step import StepContext
@@ -55,6 +57,7 @@ __all__ = [
     "BehindError",
     "BlockedError",
     "CapabilityError",
+    "Collected",
     "ConfigurationError",
     "ConflictError",
     "Context",
@@ -97,5 +100,8 @@ __all__ = [
     "on",
     "outbox",
     "schedule",
+    "session",
+    "sliding",
+    "tumbling",
     "upcast",
 ]

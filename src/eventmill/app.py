@@ -122,7 +122,9 @@ class App:
         self._incarnation: str | None = None
         self._records = False
         self._members = count(1)
-        surroundings = Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+        surroundings = Surroundings(
+            name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes
+        )
         self.captures = Captures(
             surroundings, connect=lambda url: connect_source(url, self.clock), database_of=database_of, register=self.on,
             topics=self._topics, lease=self.settings.lease,
@@ -130,6 +132,7 @@ class App:
         self.capture = self.captures.declare
         self._long_running = LongRunningPatterns(surroundings)
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
+        self.aggregator, self.aggregations = self._long_running.aggregator, self._long_running.aggregations
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -358,7 +361,7 @@ class App:
             # A batch is handled while the next one is fetched.
             limits=Limits(
                 settings.lease,
-                max(settings.prefetch, each.prefetch or 0, 2 * (each.batch or 1)),
+                max(settings.prefetch, each.prefetch, 2 * (each.batch or 1)),
                 settings.prefetch_bytes,
             ),
             member=f"{self._incarnation or self.ids()}/{self.name}.{next(self._members)}",

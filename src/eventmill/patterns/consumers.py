@@ -33,6 +33,7 @@ def consumer(
     timeout: float | None = None,
     resequence: ResequencePolicy | None = None,
     replay: bool = False,
+    prefetch: int | None = None,
 ) -> Consumer:
     """What `@app.on` makes of a function; see there for the meaning of each option."""
     name = function.__qualname__
@@ -55,6 +56,7 @@ def consumer(
         retry=retry or exponential(),
         concurrency=concurrency,
         batch=batch,
+        prefetch=prefetch or 0,
         timeout=timeout,
         on_dead=on_dead,
         resequence=resequence,

@@ -102,8 +102,11 @@ class Settlement:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                durable = await unit.finish()
-                settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
+                end = await unit.finish()
+                durable = end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
+                settled(deliveries, durable)
+                if transaction.finished is not None:
+                    transaction.finished(durable)
                 return _NOTHING
             await unit.discard()
         except (LeaseLostError, BackendError, KeyboardInterrupt):

@@ -21,7 +21,7 @@ async def run_together(members: Sequence[Member], stopped: asyncio.Event, *besid
     beside: what goes on meanwhile, and is cancelled at the end.
     """
     tasks = [asyncio.create_task(each.run()) for each in members]
-    others = [asyncio.create_task(each) for each in beside]
+    others: list[asyncio.Task[Any]] = [asyncio.create_task(each) for each in beside]
     waiting = asyncio.create_task(stopped.wait())
     try:
         await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -30,6 +30,7 @@ async def run_together(members: Sequence[Member], stopped: asyncio.Event, *besid
         for task in tasks:
             await task
     finally:
-        for task in (waiting, *tasks, *others):
-            task.cancel()
-        await asyncio.gather(waiting, *tasks, *others, return_exceptions=True)
+        others += [waiting, *tasks]
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

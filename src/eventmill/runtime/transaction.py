@@ -35,13 +35,14 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute", "finished")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
         self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
+        self.finished: Callable[[asyncio.Future[object]], None] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -88,6 +89,10 @@ class Transaction:
         With `expected`, the transaction ends with ConflictError where another version is found.
         """
         self._unit.put(key, data, expected=expected)
+
+    def when_finished(self, call: Callable[[asyncio.Future[object]], None]) -> None:
+        """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
+        self.finished = call
 
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
