@@ -118,7 +118,7 @@ async def _show(app: App) -> None:
         await asyncio.sleep(0.5 if terminal else 10)
         lines = [
             _bar(capturing.capture.name, name, copied)
-            for capturing in app.capturings
+            for capturing in app.captures.running
             if capturing.session is not None
             for name, copied in capturing.session.progress.tables.items()
             if copied.state == "copying"

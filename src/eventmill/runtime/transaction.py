@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import OutsideTransactionError
+from eventmill.core.job import Job
 from eventmill.core.rows import Rows, SqlParameters
 
 T = TypeVar("T")
+
+
+class Sendable(Protocol):
+    """What `send` takes: `task.job(…)`."""
+
+    def stored(self, *, after: float | None = None, at: datetime | None = None) -> Job: ...
+
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
 """The transaction that the running handler, or `async with app.transaction()`, stands in."""
@@ -46,9 +55,24 @@ class Transaction:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
         self._unit.append([self._envelopes(event) for event in events])
 
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; returns the id of what will run.
+
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; send before the handler returns")
+        job = call.stored(after=after, at=at)
+        self._unit.send([job])
+        return job.message.id
+
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write them with `expected`."""
+        return await self._unit.get_many(keys)
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.
@@ -102,6 +126,10 @@ class SyncTransaction:
     def publish(self, *events: object) -> None:
         """Publish when, and only when, this transaction commits."""
         self._transaction.publish(*events)
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
