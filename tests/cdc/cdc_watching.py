@@ -27,7 +27,7 @@ class Watched:
 
     @property
     def copied(self) -> bool:
-        sessions = [capturing.session for capturing in self.app.capturings]
+        sessions = [capturing.session for capturing in self.app.captures.running]
         return any(session is not None and not session.progress.copying for session in sessions)
 
     async def until(self, condition: Callable[[list[Message]], object], seconds: float = 30.0) -> list[Message]:

@@ -37,7 +37,7 @@ def told_once(copies: Copies) -> None:
 
 LARGE = [
     # One transaction that takes several commits here, with a change of shape in it.
-    "INSERT INTO customers (id, name) SELECT i, 'large' FROM generate_series(10000, 15000) i",
+    "INSERT INTO customers (id, name) SELECT i, 'large' FROM generate_series(10000, 13000) i",
     "ALTER TABLE customers ADD COLUMN later integer",
     "UPDATE customers SET later = id WHERE id % 7 = 0",
     "DELETE FROM customers WHERE id % 11 = 0",
@@ -54,7 +54,7 @@ def test_nothing_is_missed_nor_told_twice_wherever_it_is_killed(
     postgres_url: str, tmp_path: Path, where: Crash
 ) -> None:
     legacy = Legacy(postgres_url, 1)
-    legacy.create(rows=2_500)
+    legacy.create(rows=700)
     store = f"sqlite:///{tmp_path}/mirror.db"
     if where.point != "cdc.prepared":
         asyncio.run(cdc_mirror.init(store, postgres_url))

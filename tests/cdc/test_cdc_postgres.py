@@ -491,8 +491,8 @@ def test_a_snapshot_pauses_while_the_source_keeps_too_much(
         async with watched(
             f"sqlite:///{tmp_path}/w.db", postgres_url, ["things"], retention=policy, copied=False
         ) as found:
-            await found.until(lambda _: found.app.capturings and found.app.capturings[0].session)
-            session = found.app.capturings[0].session
+            await found.until(lambda _: found.app.captures.running and found.app.captures.running[0].session)
+            session = found.app.captures.running[0].session
             assert session is not None
             await found.until(lambda _: not session.copier.may_go_on.is_set())
             await asyncio.sleep(0.5)
