@@ -23,7 +23,7 @@ SETTINGS = Settings(lease=2.0)
 
 def mirror(store: str, source: str, name: str = "mirror") -> tuple[App, Capture]:
     app = App(store, name="mirror", settings=SETTINGS)
-    capture = app.capture(source, tables=TABLES, name=name, messages=["outbox"])
+    capture = app.capture(source, tables=TABLES, name=name)
 
     @app.setup
     async def create(tx: Transaction) -> None:
