@@ -70,6 +70,15 @@ REBUILDING: Mapping[str, str] = {
 }
 """Those that are passed where a projection is made, rebuilt, swapped or dropped."""
 
+CAPTURE_POINTS: Mapping[str, str] = {
+    "cdc.prepared": "the source keeps changes for a new capture, the store does not know its position",
+    "cdc.chunk.read": "rows of a snapshot were read, no mark is in the source's log for them",
+    "cdc.chunk.marked": "the mark is there, the rows are not told",
+    "cdc.commit.before": "captured changes are staged with the capture's progress",
+    "cdc.commit.after": "they are durable, the source was not told",
+}
+"""The points that only a program passes which captures changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Crash:
