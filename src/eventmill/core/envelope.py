@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from eventmill.core.clock import Clock
 from eventmill.core.codec import write_json
 from eventmill.core.context import handling
@@ -14,6 +16,7 @@ from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import Message
 from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
 from eventmill.core.registry import REGISTRY, Registry
+from eventmill.core.stream import Stream
 from eventmill.core.trace import child_of
 
 
@@ -64,6 +67,22 @@ class Envelopes:
                 return self._named(event)
             kind = self._registry.of(event)  # raises, saying what to write
         return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+
+    def in_stream(self, event: object, stream: Stream, identity: str | None = None) -> Message:
+        """The message of an event as one of a stream's: with its key, whatever the event itself would say.
+
+        identity: the id to give it; a fresh one by default. Raises as calling does, and EncodeError for an event of another topic.
+        """
+        message = self(event)
+        if message.topic != stream.topic:
+            raise EncodeError(
+                f"{message.type} is of topic {message.topic!r}, the stream {stream} of {stream.topic!r}: "
+                "give the event type a name or topic= that fits"
+            )
+        if message.key == stream.key and identity is None:
+            return message
+        check_text(stream.key, "key", MAX_KEY_BYTES)
+        return msgspec.structs.replace(message, key=stream.key, id=identity or message.id)
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)

@@ -12,6 +12,9 @@
     │   └── DecodeError               the stored bytes could not be read as the event
     ├── OutsideTransactionError       the call only makes sense inside a transaction
     ├── ConflictError                 a compare-and-set saw another version than it expected
+    │   ├── WrongExpectedVersionError  a stream stands at another version than the append expected
+    │   └── TagConflictError          an event with tags that an append has ruled out was there
+    ├── StreamClosedError             the stream was archived, or ended for good by a tombstone
     ├── DuplicateError                a message that this group has handled already
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
     ├── UnitInterruptedError          a unit was undone because of another one it shared a commit with: do it again
@@ -80,6 +83,33 @@ class ConflictError(EventmillError):
         self.what = what
         self.expected = expected
         self.actual = actual
+
+
+class WrongExpectedVersionError(ConflictError):
+    """A stream stands at another version than the append expected: 0 where it has no event."""
+
+    def __init__(self, stream: str, *, expected: int, actual: int) -> None:
+        super().__init__(f"stream {stream}", expected=expected, actual=actual)
+
+
+class TagConflictError(ConflictError):
+    """An event that the append's condition rules out stands beyond the position it was decided at.
+
+    `expected` is that position, `actual` the one of the latest such event.
+    """
+
+    def __init__(self, what: str, *, after: int, found: int) -> None:
+        super().__init__(what, expected=after, actual=found)
+
+
+class StreamClosedError(EventmillError):
+    """The stream takes no events: it is archived (and can be restored), or ended by a tombstone (and cannot)."""
+
+    def __init__(self, stream: str, how: str) -> None:
+        super().__init__(
+            f"stream {stream} is {how}: " + ("restore it first" if how == "archived" else "use another key")
+        )
+        self.stream = stream
 
 
 class DuplicateError(EventmillError):

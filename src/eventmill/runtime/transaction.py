@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import OutsideTransactionError
+from eventmill.core.errors import ConfigurationError, OutsideTransactionError
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
 T = TypeVar("T")
 
@@ -45,6 +47,34 @@ class Transaction:
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
         self._unit.append([self._envelopes(event) for event in events])
+
+    def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
+        """Append events to a stream when this commits; without events, only require that it stands at `expected`.
+
+        expected: the version of the stream before the first of them, ABSENT for a new one, or ANY. ids: identities of
+        your own, one an event: where a former call has stored all of them, nothing is stored again.
+        What is returned is filled in by the commit. The transaction ends with WrongExpectedVersionError where the stream stands
+        elsewhere, with StreamClosedError where it is closed.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; append before the handler returns")
+        if isinstance(stream, str):
+            stream = Stream.parse(stream)
+        if expected < ANY:
+            raise ConfigurationError(f"expected={expected}: give a version, ABSENT or ANY")
+        if ids and len(ids) != len(events):
+            raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
+        messages = [self._envelopes.in_stream(event, stream, identity) for event, identity in zip_longest(events, ids)]
+        append = Append(stream, messages, expected, repeatable=bool(ids))
+        self._unit.append_to(append)
+        return append.appended
+
+    def require(self, *queries: Query, after: int) -> None:
+        """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.
+
+        The transaction ends with TagConflictError otherwise. Each query names at least one tag.
+        """
+        self._unit.require(Absence(queries, after))
 
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
@@ -102,6 +132,14 @@ class SyncTransaction:
     def publish(self, *events: object) -> None:
         """Publish when, and only when, this transaction commits."""
         self._transaction.publish(*events)
+
+    def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
+        """Append events to a stream when, and only when, this transaction commits; see `Transaction.append`."""
+        return self._transaction.append(stream, *events, expected=expected, ids=ids)
+
+    def require(self, *queries: Query, after: int) -> None:
+        """Commit only if no event that one of the queries matches stands beyond a position."""
+        self._transaction.require(*queries, after=after)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

@@ -18,8 +18,9 @@ from eventmill.core.clock import Clock
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.stream import Query, Stream
 
 
 class MemoryBackend(LogSubscriber):
@@ -115,6 +116,31 @@ class MemoryBackend(LogSubscriber):
 
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._state.changes.beyond(seen, timeout, self._clock)
+
+    # Streams
+
+    async def read_stream(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
+    ) -> Sequence[Recorded]:
+        return self._state.log.streams.read(stream, after, upto, limit, backward)
+
+    async def version(self, stream: Stream) -> int:
+        return self._state.log.streams.version(stream)
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+        topics: Collection[str] | None = None,
+        queries: Sequence[Query] | None = None,
+    ) -> tuple[Sequence[Recorded], int]:
+        return self._state.log.read_all(after, limit, max_bytes, types, topics, queries)
+
+    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
+        return self._state.log.streams.of(topic, after, limit)
 
     # Units of work
 
