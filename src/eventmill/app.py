@@ -25,6 +25,7 @@ from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.sourcing.sourced import EventSourcing
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
@@ -40,7 +41,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Setup = Callable[[Transaction], Awaitable[None]]
 
 
-class App:
+class App(EventSourcing):
     """A service: its store, its broker, its handlers.
 
     url: the store, the service's own database: `sqlite:///orders.db`, `postgresql://…`, or `memory://`.
@@ -67,6 +68,7 @@ class App:
     ) -> None:
         if not name or not name.isprintable() or " " in name:
             raise ConfigurationError(f"name={name!r}: give the service a short name without spaces")
+        super().__init__()
         self.name = name
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()

@@ -301,6 +301,10 @@ class Store(Streams, Protocol):
         """One unit of work; durable when the `async with` has ended without an error."""
         ...
 
+    async def document(self, key: str) -> Document | None:
+        """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
+        ...
+
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
         """One unit of work for the runtime: it commits only while the claim it stands on is still held."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -66,23 +66,51 @@ class Envelopes:
             if isinstance(event, Named):
                 return self._named(event)
             kind = self._registry.of(event)  # raises, saying what to write
-        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+        tags = () if kind.tags_of is None else kind.tags_of(event)
+        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event), tags)
 
-    def in_stream(self, event: object, stream: Stream, identity: str | None = None) -> Message:
+    def in_stream(
+        self,
+        event: object,
+        stream: Stream,
+        identity: str | None = None,
+        extensions: Mapping[str, str] | None = None,
+    ) -> Message:
         """The message of an event as one of a stream's: with its key, whatever the event itself would say.
 
-        identity: the id to give it; a fresh one by default. Raises as calling does, and EncodeError for an event of another topic.
+        identity: the id to give it; a fresh one by default. extensions: attributes to add. Raises as calling does, and EncodeError for an event of
+        another topic, or one that could not be read again: a stream that holds it would be closed for good.
         """
+        kind = self._types.get(type(event))
+        if kind is not None and kind.topic == stream.topic:
+            data = kind.encode(event)
+            try:
+                kind.decode(data, kind.version)
+            except DecodeError as error:
+                raise EncodeError(f"what was written could not be read again: {error}") from error
+            check_text(stream.key, "key", MAX_KEY_BYTES)
+            tags = () if kind.tags_of is None else kind.tags_of(event)
+            message = self._message(kind.name, kind.topic, kind.version, stream.key, data, tags, identity)
+            if extensions:
+                message = msgspec.structs.replace(message, extensions=dict(extensions))
+            return message
         message = self(event)
         if message.topic != stream.topic:
             raise EncodeError(
                 f"{message.type} is of topic {message.topic!r}, the stream {stream} of {stream.topic!r}: "
                 "give the event type a name or topic= that fits"
             )
-        if message.key == stream.key and identity is None:
+        if message.key == stream.key and identity is None and not extensions:
             return message
         check_text(stream.key, "key", MAX_KEY_BYTES)
-        return msgspec.structs.replace(message, key=stream.key, id=identity or message.id)
+        if identity is not None:
+            check_text(identity, "id")
+        return msgspec.structs.replace(
+            message,
+            key=stream.key,
+            id=identity or message.id,
+            extensions={**(message.extensions or {}), **(extensions or {})} or None,
+        )
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)
@@ -97,20 +125,33 @@ class Envelopes:
             except Exception as error:
                 raise EncodeError(f"{event.name} cannot be written as JSON: {error}") from error
         if kind is None:
-            return self._message(event.name, topic_of(event.name), 1, key, data)
+            return self._message(event.name, topic_of(event.name), 1, key, data, ())
         try:
             fitting = kind.decode(data, kind.version)
         except DecodeError as error:
             raise EncodeError(f"data of named({event.name!r}, ...) does not fit {kind!r}: {error}") from error
         if key is None:
             key = kind.key_of(fitting)
-        return self._message(kind.name, kind.topic, kind.version, key, data)
+        tags = () if kind.tags_of is None else kind.tags_of(fitting)
+        return self._message(kind.name, kind.topic, kind.version, key, data, tags)
 
-    def _message(self, name: str, topic: str, version: int, key: str | None, data: bytes) -> Message:
+    def _message(
+        self,
+        name: str,
+        topic: str,
+        version: int,
+        key: str | None,
+        data: bytes,
+        tags: tuple[str, ...],
+        identity: str | None = None,
+    ) -> Message:
         # The usual payload is settled by these three looks at it, without a call.
         if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
             self._limits.check(data, name)
-        identity = self._ids()
+        if identity is None:
+            identity = self._ids()
+        else:
+            check_text(identity, "id")
         correlation, causation, trace = identity, None, None
         parent = handling.get()
         if parent is not None:
@@ -130,6 +171,7 @@ class Envelopes:
             correlationid=correlation,
             causationid=causation,
             traceparent=trace,
+            tags=tags,
         )
 
 

@@ -14,6 +14,7 @@
     ├── ConflictError                 a compare-and-set saw another version than it expected
     │   ├── WrongExpectedVersionError  a stream stands at another version than the append expected
     │   └── TagConflictError          an event with tags that an append has ruled out was there
+    ├── StreamIncompleteError         events that a state must be folded from were trimmed
     ├── StreamClosedError             the stream was archived, or ended for good by a tombstone
     ├── DuplicateError                a message that this group has handled already
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
@@ -110,6 +111,10 @@ class StreamClosedError(EventmillError):
             f"stream {stream} is {how}: " + ("restore it first" if how == "archived" else "use another key")
         )
         self.stream = stream
+
+
+class StreamIncompleteError(EventmillError):
+    """Events of a stream are not there any more, so no state can be folded from it; the text says which are missing."""
 
 
 class DuplicateError(EventmillError):

@@ -12,6 +12,7 @@ from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
+from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
@@ -29,12 +30,13 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_unit", "execute")
+    __slots__ = ("_envelopes", "_open", "_staged", "_unit", "execute")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
+        self._staged: list[Message] = []
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -46,7 +48,9 @@ class Transaction:
         """Publish when, and only when, this transaction commits."""
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
-        self._unit.append([self._envelopes(event) for event in events])
+        messages = [self._envelopes(event) for event in events]
+        self._unit.append(messages)
+        self._staged += messages
 
     def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
         """Append events to a stream when this commits; without events, only require that it stands at `expected`.
@@ -66,8 +70,13 @@ class Transaction:
             raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
         messages = [self._envelopes.in_stream(event, stream, identity) for event, identity in zip_longest(events, ids)]
         append = Append(stream, messages, expected, repeatable=bool(ids))
-        self._unit.append_to(append)
+        self.stage(append)
         return append.appended
+
+    def stage(self, append: Append) -> None:
+        """Append messages that are made already; see `append`."""
+        self._unit.append_to(append)
+        self._staged += append.messages
 
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.
@@ -86,6 +95,10 @@ class Transaction:
         With `expected`, the transaction ends with ConflictError where another version is found.
         """
         self._unit.put(key, data, expected=expected)
+
+    def staged(self, stream: Stream) -> Sequence[Message]:
+        """What this transaction itself has for a stream so far."""
+        return [each for each in self._staged if each.key == stream.key and each.topic == stream.topic]
 
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""

@@ -15,6 +15,7 @@ from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability, Transaction
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.clock import Clock
+from eventmill.core.document import Document
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
@@ -154,6 +155,9 @@ class MemoryBackend(LogSubscriber):
             await unit.discard()
             raise
         await durable
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> MemoryUnit:
         return MemoryUnit(self._state, self._clock, claim, fence)

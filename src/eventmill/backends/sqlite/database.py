@@ -11,13 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.backends.sqlite.connection import connect, translate, translated
 from eventmill.backends.sqlite.open_file import STATEMENTS, OpenFile, acquire, release
 from eventmill.backends.sqlite.unit import SqliteUnit
 from eventmill.backends.sqlite.writer import Writer
 from eventmill.core.capabilities import Transaction
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock, SystemClock
+from eventmill.core.document import Document
 from eventmill.core.errors import BackendError
 from eventmill.core.job import Job
 
@@ -99,6 +100,11 @@ class Database:
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> SqliteUnit:
         return SqliteUnit(self.writer, STATEMENTS, self.clock, claim, fence)
+
+    @translated
+    async def document(self, key: str) -> Document | None:
+        row = self.reader.execute(STATEMENTS["document"], (key,)).fetchone()
+        return None if row is None else Document(key, *row)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

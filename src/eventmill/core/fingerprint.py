@@ -1,0 +1,36 @@
+"""What a stored state depends on, in a few characters: its schema, and the code that folded it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from types import CodeType, FunctionType
+from typing import Any
+
+import msgspec
+
+
+def fingerprint(state: type, folding: Iterable[Callable[..., Any]], version: int) -> str:
+    """Another one whenever the fields of the state, their types, or the code of its fold have changed.
+
+    Another release of Python compiles to other code, and so makes another one as well: to replay is always right.
+    Raises TypeError for a state whose types have no JSON schema.
+    """
+    digest = hashlib.sha256(f"{version}".encode())
+    digest.update(msgspec.json.encode(msgspec.json.schema(state), order="deterministic"))
+    for function in folding:
+        if isinstance(function, FunctionType):
+            _add(digest, function.__code__)
+    return digest.hexdigest()[:16]
+
+
+def _add(digest: Any, code: CodeType) -> None:
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add(digest, constant)
+        elif isinstance(constant, frozenset):
+            digest.update(repr(sorted(map(repr, constant))).encode())  # their order differs from process to process
+        else:
+            digest.update(repr(constant).encode())

@@ -1,0 +1,88 @@
+"""From a stream to the state it means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eventmill.core.entity import Entity
+from eventmill.core.errors import ConfigurationError, StreamIncompleteError
+from eventmill.core.message import Message, Recorded
+from eventmill.core.stream import Stream
+from eventmill.patterns.sourcing.snapshots import mismatched, taken
+from eventmill.patterns.sourcing.streams import StreamCalls, numbered
+
+
+class State:
+    """An entity folded up to some version.
+
+    base: the version its fold began at, a snapshot's or 0. last: the last stored event that was folded.
+    """
+
+    __slots__ = ("base", "last", "state", "version")
+
+    def __init__(self, state: Any, version: int, base: int, last: Recorded | None) -> None:
+        self.state = state
+        self.version = version
+        self.base = base
+        self.last = last
+
+
+class Loading(StreamCalls):
+    """Folds entities out of the store."""
+
+    async def _folded(self, entity: Entity[Any], id_: str, upto: int | None = None) -> State:
+        """The state up to a version, or all there is, begun from a snapshot where one fits. Raises StreamIncompleteError."""
+        stream = entity.stream(id_)
+        if entity.snapshot_every is not None:
+            found = await taken(self.store, entity, stream)
+            if found is not None and (upto is None or found.version <= upto):
+                # One event more than needed is read: it tells whether the snapshot is of this stream's history.
+                records = await self._records(stream, found.version - 1, upto)
+                if records and records[0].message.id == found.event:
+                    check_whole(stream, records, found.version - 1)
+                    state = entity.fold(found.state, records[1:])
+                    return State(state, found.version + len(records) - 1, found.version, records[-1])
+                mismatched(entity, stream)
+        records = await self._records(stream, 0, upto)
+        check_whole(stream, records, 0)
+        state = entity.fold(entity.new(id_), records)
+        return State(state, len(records), 0, records[-1] if records else None)
+
+    async def _current(self, entity: Entity[Any], id_: str) -> State:
+        """The state as the caller's transaction would leave it, or as it is stored."""
+        folded = await self._folded(entity, id_)
+        staged = self._staged(entity.stream(id_))
+        if staged:
+            folded.state = entity.fold(folded.state, numbered(staged, folded.version))
+            folded.version += len(staged)
+            folded.last = None
+        return folded
+
+    def _staged(self, stream: Stream) -> Sequence[Message]:
+        transaction = self._joined()
+        return () if transaction is None else transaction.staged(stream)
+
+    async def _prefix(self, entity: Entity[Any], id_: str, version: int) -> State:
+        """The state at exactly this version. Raises ConfigurationError where the stream does not reach it."""
+        if version < 0:
+            raise ConfigurationError(f"version={version}: versions count from 1; 0 is before the first event")
+        if version == 0:
+            return State(entity.new(id_), 0, 0, None)
+        folded = await self._folded(entity, id_, version)
+        if folded.version < version:
+            raise ConfigurationError(f"{entity.stream(id_)} has no version {version}: it stands at {folded.version}")
+        return folded
+
+
+def check_whole(stream: Stream, records: Sequence[Recorded], after: int) -> None:
+    """Refuse a stream that events are missing from: its fold would be another state than the one that was."""
+    if not records:
+        return
+    first, last = records[0].message.sequence or 0, records[-1].message.sequence or 0
+    if first != after + 1 or last != after + len(records):
+        gap = f"events {after + 1} to {first - 1}" if first > after + 1 else "some events"
+        raise StreamIncompleteError(
+            f"{stream}: {gap} are not in the log any more, so no state can be folded: "
+            "leave topics that aggregates live from out of retention="
+        )
