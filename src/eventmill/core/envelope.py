@@ -17,6 +17,7 @@ from eventmill.core.message import Message
 from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.stream import Stream
+from eventmill.core.tags import check_tags
 from eventmill.core.trace import child_of
 
 
@@ -66,7 +67,8 @@ class Envelopes:
             if isinstance(event, Named):
                 return self._named(event)
             kind = self._registry.of(event)  # raises, saying what to write
-        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+        tags = () if kind.tags_of is None else kind.tags_of(event)
+        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event), tags)
 
     def in_stream(self, event: object, stream: Stream, identity: str | None = None) -> Message:
         """The message of an event as one of a stream's: with its key, whatever the event itself would say.
@@ -82,7 +84,13 @@ class Envelopes:
         if message.key == stream.key and identity is None:
             return message
         check_text(stream.key, "key", MAX_KEY_BYTES)
-        return msgspec.structs.replace(message, key=stream.key, id=identity or message.id)
+        if identity is None:
+            return msgspec.structs.replace(message, key=stream.key)
+        check_text(identity, "id")
+        # Where a correlation begins with this message, it has the message's own id, and goes with it.
+        begins = message.correlationid == message.id
+        correlation = identity if begins else message.correlationid
+        return msgspec.structs.replace(message, key=stream.key, id=identity, correlationid=correlation)
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)
@@ -104,9 +112,12 @@ class Envelopes:
             raise EncodeError(f"data of named({event.name!r}, ...) does not fit {kind!r}: {error}") from error
         if key is None:
             key = kind.key_of(fitting)
-        return self._message(kind.name, kind.topic, kind.version, key, data)
+        tags = () if kind.tags_of is None else kind.tags_of(fitting)
+        return self._message(kind.name, kind.topic, kind.version, key, data, tags)
 
-    def _message(self, name: str, topic: str, version: int, key: str | None, data: bytes) -> Message:
+    def _message(
+        self, name: str, topic: str, version: int, key: str | None, data: bytes, tags: tuple[str, ...] = ()
+    ) -> Message:
         # The usual payload is settled by these three looks at it, without a call.
         if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
             self._limits.check(data, name)
@@ -130,6 +141,7 @@ class Envelopes:
             correlationid=correlation,
             causationid=causation,
             traceparent=trace,
+            tags=tags,
         )
 
 
@@ -153,6 +165,8 @@ def check_message(message: Message, limits: Limits) -> None:
         value = getattr(message, field)
         if value is not None:
             check_text(value, field)
+    if message.tags:
+        check_tags(message.tags)
     if message.version < 1:
         raise EncodeError(f"version={message.version}: versions start at 1")
     for name, value in (message.extensions or {}).items():
