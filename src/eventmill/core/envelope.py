@@ -15,8 +15,9 @@ from eventmill.core.key import key_text
 from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import Message
 from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
-from eventmill.core.registry import REGISTRY, Registry
+from eventmill.core.registry import REGISTRY, EventType, Registry
 from eventmill.core.stream import Stream
+from eventmill.core.tags import check_tags
 from eventmill.core.trace import child_of
 
 
@@ -78,39 +79,35 @@ class Envelopes:
     ) -> Message:
         """The message of an event as one of a stream's: with its key, whatever the event itself would say.
 
-        identity: the id to give it; a fresh one by default. extensions: attributes to add. Raises as calling does, and EncodeError for an event of
-        another topic, or one that could not be read again: a stream that holds it would be closed for good.
+        identity: the id to give it; a fresh one by default. extensions: attributes to add. Raises as calling does, and
+        EncodeError for an event of another topic, and one that could not be read again: no stream that holds it could be.
         """
         kind = self._types.get(type(event))
-        if kind is not None and kind.topic == stream.topic:
-            data = kind.encode(event)
-            try:
-                kind.decode(data, kind.version)
-            except DecodeError as error:
-                raise EncodeError(f"what was written could not be read again: {error}") from error
+        if kind is not None and kind.topic == stream.topic and not extensions:
             check_text(stream.key, "key", MAX_KEY_BYTES)
             tags = () if kind.tags_of is None else kind.tags_of(event)
-            message = self._message(kind.name, kind.topic, kind.version, stream.key, data, tags, identity)
-            if extensions:
-                message = msgspec.structs.replace(message, extensions=dict(extensions))
-            return message
+            data = _legible(kind, kind.encode(event))
+            return self._message(kind.name, kind.topic, kind.version, stream.key, data, tags, identity)
         message = self(event)
         if message.topic != stream.topic:
             raise EncodeError(
                 f"{message.type} is of topic {message.topic!r}, the stream {stream} of {stream.topic!r}: "
                 "give the event type a name or topic= that fits"
             )
-        if message.key == stream.key and identity is None and not extensions:
+        if kind is not None:
+            _legible(kind, message.data)
+        if extensions:
+            message = msgspec.structs.replace(message, extensions={**(message.extensions or {}), **extensions})
+        if message.key == stream.key and identity is None:
             return message
         check_text(stream.key, "key", MAX_KEY_BYTES)
-        if identity is not None:
-            check_text(identity, "id")
-        return msgspec.structs.replace(
-            message,
-            key=stream.key,
-            id=identity or message.id,
-            extensions={**(message.extensions or {}), **(extensions or {})} or None,
-        )
+        if identity is None:
+            return msgspec.structs.replace(message, key=stream.key)
+        check_text(identity, "id")
+        # Where a correlation begins with this message, it has the message's own id, and goes with it.
+        begins = message.correlationid == message.id
+        correlation = identity if begins else message.correlationid
+        return msgspec.structs.replace(message, key=stream.key, id=identity, correlationid=correlation)
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)
@@ -125,7 +122,7 @@ class Envelopes:
             except Exception as error:
                 raise EncodeError(f"{event.name} cannot be written as JSON: {error}") from error
         if kind is None:
-            return self._message(event.name, topic_of(event.name), 1, key, data, ())
+            return self._message(event.name, topic_of(event.name), 1, key, data)
         try:
             fitting = kind.decode(data, kind.version)
         except DecodeError as error:
@@ -142,7 +139,7 @@ class Envelopes:
         version: int,
         key: str | None,
         data: bytes,
-        tags: tuple[str, ...],
+        tags: tuple[str, ...] = (),
         identity: str | None = None,
     ) -> Message:
         # The usual payload is settled by these three looks at it, without a call.
@@ -175,6 +172,15 @@ class Envelopes:
         )
 
 
+def _legible(kind: EventType, data: bytes) -> bytes:
+    """What was written of an event, if it can be read again: a fact that cannot would stay in its stream for ever."""
+    try:
+        kind.decode(data, kind.version)
+    except DecodeError as error:
+        raise EncodeError(f"what was written could not be read again: {error}") from error
+    return data
+
+
 def check_message(message: Message, limits: Limits) -> None:
     """Refuse a message that was filled in by hand, or elsewhere, and that not every backend could carry.
 
@@ -195,6 +201,8 @@ def check_message(message: Message, limits: Limits) -> None:
         value = getattr(message, field)
         if value is not None:
             check_text(value, field)
+    if message.tags:
+        check_tags(message.tags)
     if message.version < 1:
         raise EncodeError(f"version={message.version}: versions start at 1")
     for name, value in (message.extensions or {}).items():

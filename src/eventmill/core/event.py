@@ -31,13 +31,13 @@ class EventMeta(msgspec.StructMeta):
         key: Key | None = None,
         version: int = 1,
         topic: str | None = None,
-        tags: Tags = (),
+        tags: Tags | None = None,
         **config: Any,
     ) -> EventMeta:
         cls = super().__new__(mcls, clsname, bases, namespace, **config)
         if name is not None:
             REGISTRY.add(cls, name=name, key=key, version=version, topic=topic, tags=tags)
-        elif key is not None or version != 1 or topic is not None or tags:
+        elif key is not None or version != 1 or topic is not None or tags is not None:
             raise ConfigurationError(
                 f"{cls.__module__}.{cls.__qualname__}: key=, version=, topic= and tags= need name= beside them, "
                 'such as name="order.placed"'
@@ -53,8 +53,8 @@ class Event(msgspec.Struct, frozen=True, metaclass=EventMeta):
     function of the event) whose value keeps order: events of one topic and key are handled in the
     order they were published. `version` is the schema's version, 1 at first. `topic` is where
     messages are kept, by default the name up to its first dot. `tags` are fields (or a function of the
-    event) that say what else the event is about: `tags=("course",)` makes the tag `course:c1`, which conditions and
-    reads across streams go by.
+    event) that say what else the event is about: `tags=("course_id", "student_id")` gives the tags
+    `course_id:c1` and `student_id:s1`, for conditions across streams.
 
         class OrderPlaced(Event, name="order.placed", key="order_id"):
             order_id: str
@@ -65,7 +65,7 @@ class Event(msgspec.Struct, frozen=True, metaclass=EventMeta):
 
 
 def event(
-    *, name: str, key: Key | None = None, version: int = 1, topic: str | None = None, tags: Tags = ()
+    *, name: str, key: Key | None = None, version: int = 1, topic: str | None = None, tags: Tags | None = None
 ) -> Callable[[type[T]], type[T]]:
     """Register a dataclass, attrs class, pydantic model or TypedDict; the keywords are those of `Event`.
 

@@ -28,7 +28,7 @@ class EventType:
         version: int,
         topic: str | None,
         upcasters: Upcasters,
-        tags: Tags = (),
+        tags: Tags | None = None,
     ) -> None:
         self.cls = cls
         self.name = check_name(name, "name")
@@ -37,9 +37,9 @@ class EventType:
         self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
         self._codec = codec_of(cls)
         self._key = None if key is None else KeyOf(key, name=name, fields=self._codec.fields, item=self._codec.item)
+        fields, item = self._codec.fields, self._codec.item
+        self.tags_of = None if tags is None else TagsOf(tags, name=name, fields=fields, item=item)
         self._upcasters = upcasters
-        self.tags_of = TagsOf(tags, name=name, fields=self._codec.fields, item=self._codec.item) if tags else None
-        """The tags of an event, for a type that has some."""
 
     def __repr__(self) -> str:
         return f"<EventType {self.name} version {self.version}: {described(self.cls)}>"
@@ -97,13 +97,14 @@ class Registry:
         key: Key | None = None,
         version: int = 1,
         topic: str | None = None,
-        tags: Tags = (),
+        tags: Tags | None = None,
     ) -> EventType:
         """Register a class under a name and compile its codec.
 
         key: a field, or a function of the event. topic: where its messages are kept, by default the
-        name up to its first dot. tags: fields, or a function of the event. Refused with ConfigurationError: a name or topic against the rule,
-        a name that another class has, a class that has another name, a key that is no field.
+        name up to its first dot. tags: what else its events are about. Refused with ConfigurationError:
+        a name or topic against the rule, a name that another class has, a class that has another name, a key
+        or tag that is no field.
 
         The same class, or one of the same module and name after a reload, takes the place of the
         former; events of the former class can still be published.

@@ -36,7 +36,10 @@ class Stream(NamedTuple):
 
 
 def closing(stream: Stream) -> str:
-    """The key of the document that closes a stream: its data is the word for it, `archived` or `tombstoned`."""
+    """The key of the document that closes a stream: its data is the word for it, `archived` or `tombstoned`.
+
+    Whoever puts it appends to the stream in the same unit, be it nothing: then no other append slips in between.
+    """
     return f"closed-stream {stream}"
 
 
@@ -70,7 +73,8 @@ class Append:
     Without messages it is a condition on a stream that is not written. repeatable: the ids of the messages are the
     caller's own, and a call before this one may have stored them; where all of them are in the stream already, one after
     another in this order, nothing is appended, whatever is expected, and `appended` tells where they are; where some are
-    and others not, it is a conflict. reopens: a closed stream is no obstacle.
+    and others not, it is a conflict. Only ids of repeatable appends are known again, until they are trimmed.
+    reopens: a closed stream is no obstacle.
     """
 
     stream: Stream

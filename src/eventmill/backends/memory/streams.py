@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import msgspec
 
-from eventmill.core.errors import StreamClosedError, WrongExpectedVersionError
-from eventmill.core.message import Message, Recorded
-from eventmill.core.stream import ANY, Append, Stream, closing
+from eventmill.core.admission import Stored
+from eventmill.core.message import Recorded
+from eventmill.core.stream import Append, Stream
 
 
 class MemoryStreams:
@@ -17,6 +15,7 @@ class MemoryStreams:
     def __init__(self) -> None:
         self._events: dict[Stream, dict[int, Recorded]] = {}
         self._versions: dict[Stream, int] = {}
+        self._repeatable: dict[Stream, set[str]] = {}
 
     def version(self, stream: Stream) -> int:
         """The version of the last event ever appended; 0 for none."""
@@ -33,6 +32,9 @@ class MemoryStreams:
             for version, known in list(events.items()):
                 if known.position == record.position:
                     del events[version]
+                    self._repeatable.get(Stream(record.message.topic, record.message.key), set()).discard(
+                        known.message.id
+                    )
                     return
 
     def read(self, stream: Stream, after: int, upto: int | None, limit: int, backward: bool) -> list[Recorded]:
@@ -46,54 +48,22 @@ class MemoryStreams:
         streams = sorted(stream for stream in self._versions if stream.topic == topic and stream.key > after)
         return [(stream, self._versions[stream]) for stream in streams[:limit]]
 
-    def repeated(self, append: Append) -> Sequence[Recorded] | None:
-        """The stored events with the ids of the append's, None where none of them is there.
-
-        Raises WrongExpectedVersionError where only some are there, or in another order.
-        """
-        ids = [message.id for message in append.messages]
+    def stored(self, append: Append) -> list[Stored]:
+        """Those of an append's ids that a call with ids of its own has stored here."""
+        ids = {message.id for message in append.messages} & self._repeatable.get(append.stream, set())
+        if not ids:
+            return []
         events = self._events.get(append.stream, {})
-        found = [_numbered(events[version], version) for version in sorted(events) if events[version].message.id in ids]
-        if not found:
-            return None
-        first = found[0].message.sequence or 0
-        if [event.message.id for event in found] != ids or (found[-1].message.sequence or 0) != first + len(ids) - 1:
-            raise _conflict(append, self.version(append.stream))
-        return found
+        return [
+            Stored(events[version].message.id, version, events[version].position)
+            for version in sorted(events)
+            if events[version].message.id in ids
+        ]
 
-    def admitted(self, staged: Sequence[Message | Append], closed: Callable[[str], bytes | None]) -> list[Message]:
-        """The messages to append, in order, when every expectation is met; closed: the data of a document.
-
-        Fills in what is known of the appends before they are done. Raises WrongExpectedVersionError and StreamClosedError.
-        """
-        versions: dict[Stream, int] = {}
-        messages: list[Message] = []
-        for entry in staged:
-            if isinstance(entry, Message):
-                if entry.key is not None:
-                    stream = Stream(entry.topic, entry.key)
-                    versions[stream] = versions.get(stream, self.version(stream)) + 1
-                messages.append(entry)
-                continue
-            word = None if entry.reopens else closed(closing(entry.stream))
-            if word is not None:
-                raise StreamClosedError(str(entry.stream), word.decode())
-            stored = self.repeated(entry) if entry.repeatable and entry.messages else None
-            if stored is not None:
-                entry.appended.repeated = True
-                entry.appended.positions = [event.position for event in stored]
-                entry.appended.version = stored[-1].message.sequence or 0
-                continue
-            actual = versions.get(entry.stream, self.version(entry.stream))
-            if entry.expected not in (ANY, actual):
-                raise _conflict(entry, actual)
-            versions[entry.stream] = entry.appended.version = actual + len(entry.messages)
-            messages += entry.messages
-        return messages
-
-
-def _conflict(append: Append, actual: int) -> WrongExpectedVersionError:
-    return WrongExpectedVersionError(str(append.stream), expected=append.expected, actual=actual)
+    def note(self, append: Append) -> None:
+        """The append was stored: its ids are known from here on."""
+        if append.repeatable:
+            self._repeatable.setdefault(append.stream, set()).update(message.id for message in append.messages)
 
 
 def _numbered(record: Recorded, version: int) -> Recorded:

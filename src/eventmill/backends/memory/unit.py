@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from eventmill.backends.memory.documents import Put
 from eventmill.backends.memory.jobs import Settlement
 from eventmill.backends.memory.state import State
+from eventmill.core.admission import Admission, to_store
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
 from eventmill.core.document import Document
@@ -21,7 +22,7 @@ from eventmill.core.errors import (
 from eventmill.core.job import Job
 from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import Absence, Append
+from eventmill.core.stream import Absence, Append, Stream, closing
 from eventmill.core.tracker import Tracker
 
 
@@ -143,12 +144,13 @@ class MemoryUnit:
             if found is not None:
                 raise TagConflictError("an event with these tags", after=condition.after, found=found)
         documents = self._state.documents.checked(self._puts)
-        return log.streams.admitted(self._appends, self._closed), documents
+        Admission(log.streams.version, self._closed, log.streams.stored).admit(self._appends)
+        return to_store(self._appends), documents
 
-    def _closed(self, key: str) -> bytes | None:
-        """The data of the document that closes a stream, as it stood before this unit."""
-        document = self._state.documents.seen(key, ())
-        return document.data if document else None
+    def _closed(self, stream: Stream) -> str | None:
+        """How a stream was closed before this unit."""
+        document = self._state.documents.seen(closing(stream), ())
+        return document.data.decode() if document else None
 
     def _apply(self, messages: Sequence[Message], documents: Mapping[str, Document | None]) -> None:
         state = self._state
@@ -161,7 +163,8 @@ class MemoryUnit:
             if isinstance(entry, Append):
                 if entry.appended.repeated:
                     continue
-                entry.appended.positions = self.positions[done : done + count]
+                entry.appended.positions = tuple(self.positions[done : done + count])
+                state.log.streams.note(entry)
             done += count
         # Ends come before new jobs: one that follows in the same lane then finds it free.
         for settlement in self._settlements:

@@ -30,6 +30,7 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     contenttype: str = JSON
     extensions: dict[str, str] | None = None
     sequence: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 _tuple = tuple.__new__
@@ -53,6 +54,7 @@ def attributes(message: Message) -> bytes:
             message.contenttype,
             message.extensions,
             message.sequence,
+            message.tags,
         )
     )
 
@@ -77,6 +79,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         traceparent=rest.traceparent,
         contenttype=rest.contenttype,
         extensions=rest.extensions,
+        tags=rest.tags,
     )
     # A named tuple's own constructor is a Python function, and this is done for every message read.
     return Recorded(position, _tuple(Partition, (topic, partition)), recorded_at, message)
