@@ -2,6 +2,8 @@
 
 from eventmill import outbox
 from eventmill.app import App
+from eventmill.core.aggregate import Aggregate
+from eventmill.core.decider import Decider, Loaded
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
@@ -16,13 +18,21 @@ from eventmill.core.errors import (
     MessageTooLargeError,
     OutsideTransactionError,
     StorageFullError,
+    StreamClosedError,
+    StreamIncompleteError,
+    TagConflictError,
     UnknownEventError,
+    WrongExpectedVersionError,
 )
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.core.stream import ANY, Appended, Query, Stream
+from eventmill.patterns.sourcing.commands import Decision
+from eventmill.patterns.sourcing.executed import Executed
+from eventmill.patterns.sourcing.fact import Fact
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -34,9 +44,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "ANY",
     "NO_RETRY",
     "Ack",
+    "Aggregate",
     "App",
+    "Appended",
     "BackendError",
     "BackendUnavailableError",
     "CapabilityError",
@@ -44,15 +57,21 @@ __all__ = [
     "ConflictError",
     "Context",
     "DeadLetter",
+    "Decider",
+    "Decision",
     "DecodeError",
     "Document",
     "EncodeError",
     "Event",
     "EventmillError",
+    "Executed",
+    "Fact",
     "LeaseLostError",
+    "Loaded",
     "Message",
     "MessageTooLargeError",
     "OutsideTransactionError",
+    "Query",
     "ResequencePolicy",
     "Retry",
     "RetryPolicy",
@@ -60,10 +79,15 @@ __all__ = [
     "Service",
     "Settings",
     "StorageFullError",
+    "Stream",
+    "StreamClosedError",
+    "StreamIncompleteError",
     "SyncApp",
     "SyncTransaction",
+    "TagConflictError",
     "Transaction",
     "UnknownEventError",
+    "WrongExpectedVersionError",
     "event",
     "exponential",
     "fixed",

@@ -16,7 +16,14 @@ from eventmill.core.clock import Clock
 from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError, UnitInterruptedError
+from eventmill.core.errors import (
+    BackendError,
+    DuplicateError,
+    LeaseLostError,
+    TagConflictError,
+    UnitInterruptedError,
+    WrongExpectedVersionError,
+)
 from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.runtime.consumer import Consumer
@@ -27,6 +34,9 @@ from eventmill.runtime.transaction import Transaction, current
 log = logging.getLogger("eventmill")
 
 TRACE_BYTES = 8_000
+
+CONFLICTS = (0.002, 0.01, 0.05, 0.2)
+"""Seconds before a handler that lost a race for a stream is called again. Only after the last of these has it failed."""
 
 Durable = asyncio.Future[object]
 Settled = Callable[[Sequence[Delivery], Durable], None]
@@ -52,9 +62,12 @@ class Settlement:
         self._plain = consumer.handler.plain and consumer.where is None and consumer.timeout is None
 
     async def handle(
-        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
+        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled, conflicts: int = 0
     ) -> Sequence[tuple[Delivery, Durable]]:
         """Handle deliveries as one unit; returns those that became jobs, with the commit that makes them so.
+
+        conflicts: how often it has lost a race already. That is nobody's fault: the handler decided on what it had read,
+        often because the commit of the message before it was still on its way to the disk.
 
         Raises LeaseLostError and BackendError: then nothing was settled.
         """
@@ -98,7 +111,13 @@ class Settlement:
             raise
         except UnitInterruptedError:
             await unit.discard()
-            return await self.handle(deliveries, fence, settled)
+            return await self.handle(deliveries, fence, settled, conflicts)
+        except (WrongExpectedVersionError, TagConflictError) as raised:
+            await unit.discard()
+            if conflicts < len(CONFLICTS):
+                await self._clock.sleep(CONFLICTS[conflicts] * (0.5 + self._rng.random()))
+                return await self.handle(deliveries, fence, settled, conflicts + 1)
+            error = raised
         except DuplicateError:
             await unit.discard()
             return await self._duplicate(deliveries, fence, settled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import takewhile
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 from uuid import UUID, uuid5
@@ -50,25 +51,35 @@ class Commands(Loading):
     """The App's calls that decide."""
 
     @overload
-    async def load(self, kind: type[A], id_: str, *, version: int | None = None) -> A: ...
+    async def load(self, kind: type[A], id_: str, *, version: int | None = None, at: datetime | None = None) -> A: ...
 
     @overload
-    async def load(self, kind: Decider[S], id_: str, *, version: int | None = None) -> Loaded[S]: ...
+    async def load(
+        self, kind: Decider[S], id_: str, *, version: int | None = None, at: datetime | None = None
+    ) -> Loaded[S]: ...
 
-    async def load(self, kind: Any, id_: str, *, version: int | None = None) -> Any:
-        """An entity as it is, or as it was at a version.
+    async def load(self, kind: Any, id_: str, *, version: int | None = None, at: datetime | None = None) -> Any:
+        """An entity as it is, as it was at a version, or as it was at a moment: what had been committed by then.
 
         An Aggregate knows its `id` and `version`; a Decider's state comes as `Loaded(state, version)`. One that was never
-        written to is at version 0. In a transaction, what that has appended so far is part of it.
+        written to is at version 0. In a transaction, what that has appended so far is part of the present.
 
-        Raises ConfigurationError for a version that does not exist, DecodeError, and StreamIncompleteError.
+        at: with a time zone. The moment of an event is that of its commit, by the clock of the process that wrote it; where
+        clocks went back, the state ends before the first event that was recorded later than `at`.
+
+        Raises ConfigurationError for a version that does not exist and a moment without a time zone, DecodeError, and
+        StreamIncompleteError.
         """
         entity = self._entity(kind)
         id_ = checked_id(id_, entity.name)
         if not self._opened:
             await self.open()
         if version is not None:
+            if at is not None:
+                raise ConfigurationError("load: give version= or at=, not both")
             return shown(entity, await self._prefix(entity, id_, version))
+        if at is not None:
+            return shown(entity, await self._at(entity, id_, at))
         return shown(entity, await self._current(entity, id_))
 
     async def execute(

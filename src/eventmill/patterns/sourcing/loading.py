@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from eventmill.core.entity import Entity
@@ -73,6 +75,17 @@ class Loading(StreamCalls):
         if folded.version < version:
             raise ConfigurationError(f"{entity.stream(id_)} has no version {version}: it stands at {folded.version}")
         return folded
+
+    async def _at(self, entity: Entity[Any], id_: str, at: datetime) -> State:
+        """The state that was committed at a moment. Raises ConfigurationError for one without a time zone."""
+        if at.tzinfo is None:
+            raise ConfigurationError(f"at={at}: give a moment with a time zone, such as datetime.now(UTC)")
+        stream = entity.stream(id_)
+        moment = at.timestamp() * 1000
+        records = await self._records(stream, 0, None)
+        check_whole(stream, records, 0)
+        before = list(takewhile(lambda record: record.recorded_at <= moment, records))
+        return State(entity.fold(entity.new(id_), before), len(before), 0, before[-1] if before else None)
 
 
 def check_whole(stream: Stream, records: Sequence[Recorded], after: int) -> None:
