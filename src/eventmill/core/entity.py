@@ -109,7 +109,9 @@ def kinds_of(
     the code of `deciding` names. Each must be named in the code of `folding`: that is its branch.
     Refused with ConfigurationError: an event without a branch, and one of another topic.
     """
-    explicit = dict.fromkeys([*declared, *annotated(evolve, 1)])
+    # `event: Event`, a base of others, says nothing of which it is.
+    said = [each for each in annotated(evolve, 1) if each in registry.types or not _general(each, registry)]
+    explicit = dict.fromkeys([*declared, *said])
     branches = {each for each in spoken_of(folding) if each in registry.types}
     for each in [*explicit, *branches]:
         kind = registry.type_for(each)
@@ -126,3 +128,7 @@ def kinds_of(
                 f"add `case {each.__name__}(): ...`, with `pass` where it changes nothing"
             )
     return {registry.types[each].name: registry.types[each] for each in branches}
+
+
+def _general(cls: type, registry: Registry) -> bool:
+    return cls is Any or any(issubclass(each, cls) for each in registry.types)

@@ -97,6 +97,7 @@ class Query:
             raise ConfigurationError("a query names tags, types, or both")
 
     def matches(self, message: Message) -> bool:
+        """Whether this is an event that the query asks for."""
         return self.tags.issubset(message.tags) and (not self.types or message.type in self.types)
 
 

@@ -13,7 +13,7 @@ from eventmill.core.aggregate import Aggregate
 from eventmill.core.decider import Decider, Loaded
 from eventmill.core.entity import Decided, Entity
 from eventmill.core.errors import ConfigurationError, ConflictError, EncodeError
-from eventmill.core.message import Recorded
+from eventmill.core.message import Message, Recorded
 from eventmill.core.outcome import Retry
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.core.stream import Absence, Append, Appended, Query, Stream
@@ -225,7 +225,9 @@ class Commands(Loading):
         folded = await self._current(entity, id_)
         snapshot = _due(entity, folded)
         decided = entity.decide(folded.state, command, arguments)
-        return await self._store_decided(entity, id_, decided, folded.version, snapshot=snapshot)
+        stream = entity.stream(id_)
+        put = None if snapshot is None else (snapshot_key(entity, stream), snapshot)
+        return await self._append_decided(stream, self._made(stream, decided.events), decided, folded.version, put=put)
 
     async def _once(
         self,
@@ -245,7 +247,8 @@ class Commands(Loading):
         folded = await self._current(entity, id_)
         decided = entity.decide(folded.state, command, arguments)
         ids = [_event_id(stream, command_id, number) for number in range(len(decided.events))]
-        return await self._store_decided(entity, id_, decided, folded.version, ids=ids)
+        messages = self._made(stream, decided.events, ids)
+        return await self._append_decided(stream, messages, decided, folded.version, repeatable=True)
 
     def _repeated(
         self,
@@ -274,35 +277,38 @@ class Commands(Loading):
             log.warning("%s: command %s was stored, but does not decide so any more: %r", stream, command_id, error)
         return Executed([appended], [fact(record, self.registry).event for record in stored], value)
 
-    async def _store_decided(
+    def _made(
         self,
-        entity: Entity[Any],
-        id_: str,
+        stream: Stream,
+        events: Sequence[object],
+        ids: Sequence[str] = (),
+        extensions: Mapping[str, str] | None = None,
+    ) -> Sequence[Message]:
+        make = self._envelopes.in_stream
+        return [make(event, stream, ids[number] if ids else None, extensions) for number, event in enumerate(events)]
+
+    async def _append_decided(
+        self,
+        stream: Stream,
+        messages: Sequence[Message],
         decided: Decided,
         version: int,
         *,
-        ids: Sequence[str] = (),
-        snapshot: bytes | None = None,
-        extensions: Mapping[str, str] | None = None,
+        repeatable: bool = False,
+        put: tuple[str, bytes] | None = None,
     ) -> Executed:
-        stream = entity.stream(id_)
-        if not decided.events:
-            nothing = Appended()
-            nothing.version = version
-            return Executed([nothing], (), decided.value)
-        make = self._envelopes.in_stream
-        messages = [
-            make(event, stream, ids[number] if ids else None, extensions) for number, event in enumerate(decided.events)
-        ]
-        append = Append(stream, messages, version, repeatable=bool(ids))
+        """Append what was decided at a version. put: a document to store beside it."""
+        append = Append(stream, messages, version, repeatable=repeatable)
         transaction = self._joined()
-        if transaction is not None:
+        if not messages:
+            append.appended.version = version
+        elif transaction is not None:
             transaction.stage(append)
         else:
             unit = self.store.unit()
             unit.append_to(append)
-            if snapshot is not None:
-                unit.put(snapshot_key(entity, stream), snapshot, expected=None)
+            if put is not None:
+                unit.put(*put, expected=None)
             await finish(unit)
         return Executed([append.appended], decided.events, decided.value)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eventmill.patterns.sourcing.commands import Commands
+from eventmill.patterns.sourcing.past import Past
 
 
-class EventSourcing(Commands):
+class EventSourcing(Past):
     """Streams of facts, the entities folded from them, commands that decide on those, and their past."""
