@@ -13,6 +13,7 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
 )
 
@@ -31,6 +32,9 @@ class TestLog(OnMemory, LogConformance): ...
 
 
 class TestStore(OnMemory, StoreConformance): ...
+
+
+class TestStreams(OnMemory, StreamConformance): ...
 
 
 class TestSubscriber(OnMemory, SubscriberConformance):

@@ -17,6 +17,7 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
 )
 
@@ -45,6 +46,9 @@ class TestLog(OnPostgres, LogConformance): ...
 
 
 class TestStore(OnPostgres, StoreConformance): ...
+
+
+class TestStreams(OnPostgres, StreamConformance): ...
 
 
 class TestSubscriber(OnPostgres, SubscriberConformance):

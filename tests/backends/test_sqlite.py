@@ -13,6 +13,7 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
 )
 
@@ -31,6 +32,9 @@ class TestLog(OnSqlite, LogConformance): ...
 
 
 class TestStore(OnSqlite, StoreConformance): ...
+
+
+class TestStreams(OnSqlite, StreamConformance): ...
 
 
 class TestSubscriber(OnSqlite, SubscriberConformance):

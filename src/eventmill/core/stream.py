@@ -35,12 +35,16 @@ class Stream(NamedTuple):
         return cls(topic, key)
 
 
+CLOSED = "closed-stream "
+"""What the keys of documents begin with that close streams."""
+
+
 def closing(stream: Stream) -> str:
     """The key of the document that closes a stream: its data is the word for it, `archived` or `tombstoned`.
 
     Whoever puts it appends to the stream in the same unit, be it nothing: then no other append slips in between.
     """
-    return f"closed-stream {stream}"
+    return CLOSED + str(stream)
 
 
 class Appended:
@@ -83,6 +87,19 @@ class Append:
     repeatable: bool = False
     reopens: bool = False
     appended: Appended = field(default_factory=Appended)
+
+
+def all_of(entries: Sequence[Message | Append]) -> Sequence[Message]:
+    """The messages of all of them, in order."""
+    if len(entries) == 1 and isinstance(entries[0], Append):
+        return entries[0].messages
+    found: list[Message] = []
+    for entry in entries:
+        if isinstance(entry, Message):
+            found.append(entry)
+        else:
+            found += entry.messages
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     tags: tuple[str, ...] = ()
 
 
+SEQUENCE = 5
+"""The column of a log row that holds this log's own count."""
+
 _tuple = tuple.__new__
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Attributes).decode
@@ -57,6 +60,18 @@ def attributes(message: Message) -> bytes:
             message.tags,
         )
     )
+
+
+def numbered(rows: Iterable[Sequence[Any]]) -> list[Recorded]:
+    """Rows of one stream as its events: an event's number is its version here, also where another log had given one."""
+    found = []
+    for row in rows:
+        record = recorded(row)
+        if record.message.sequence != row[SEQUENCE]:
+            message = msgspec.structs.replace(record.message, sequence=row[SEQUENCE])
+            record = msgspec.structs.replace(record, message=message)
+        found.append(record)
+    return found
 
 
 def recorded(row: Sequence[Any]) -> Recorded:

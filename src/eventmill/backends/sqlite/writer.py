@@ -25,6 +25,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from eventmill.backends.sql.prepared import prepare
+from eventmill.backends.sqlite.additions import Additions
 from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
@@ -36,6 +37,7 @@ from eventmill.core.crash import point
 from eventmill.core.errors import BackendError, BackendUnavailableError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
+from eventmill.core.stream import Absence, Append, all_of
 
 log = logging.getLogger("eventmill")
 
@@ -157,6 +159,16 @@ class Writer:
         self._kick()
         return durable
 
+    def stage_appends(
+        self, entries: Sequence[Message | Append], jobs: Sequence[Job], conditions: Sequence[Absence]
+    ) -> asyncio.Future[list[int]]:
+        """The same for messages among which there are appends, or whose caller sets conditions: checked at the commit."""
+        self._refuse_if_unusable()
+        durable: asyncio.Future[list[int]] = self._loop.create_future()
+        self._staged.append(Staged(prepare(all_of(entries)), jobs, durable, entries, conditions))
+        self._kick()
+        return durable
+
     def recheck_leases(self) -> None:
         """Leases were changed within the open transaction: ask again before the next unit stands on one."""
         if self._group is not None:
@@ -172,7 +184,8 @@ class Writer:
         return self._begun()
 
     def _begun(self) -> Group:
-        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection))
+        additions = Additions(self.connection, self._sql, self.appender)
+        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection), additions)
         return self._group
 
     def _begin(self) -> bool:
@@ -251,13 +264,10 @@ class Writer:
                 raise
             return
         self._group = None
+        group.additions.stored(positions)
         group.durable.set_result(None)
-        start = 0
         for entry in staged:
-            end = start + len(entry.messages)
-            if not entry.durable.done():
-                entry.durable.set_result(list(positions[start:end]))
-            start = end
+            entry.tell(positions)
         if group.units or staged:
             self._committed()
         self._maybe_checkpoint()
@@ -285,16 +295,16 @@ class Writer:
                 entry.durable.set_exception(cause)
 
     def _write(self, group: Group, staged: Sequence[Staged]) -> range:
-        """Everything staged, in as few statements as can be; returns the positions of the staged callers' messages."""
+        """Everything staged, in as few statements as can be; returns the positions of the messages."""
         appender = self.appender
-        if group.messages or staged:
-            messages = [*group.messages, *(message for entry in staged for message in entry.messages)]
-            positions = appender.append(messages)[len(group.messages) :]
-        else:
-            positions = range(0)
+        additions = group.additions
+        for entry in staged:
+            entry.write(additions)
+        positions = appender.append(additions.messages, additions.repeatable)
         appender.send(group.jobs)
         for entry in staged:
-            appender.send(entry.jobs)
+            if entry.refusal is None:
+                appender.send(entry.jobs)
         if group.marks:
             cursors = [(tracker.cursor(), place) for tracker, place in group.marks.items()]
             self.connection.executemany(
