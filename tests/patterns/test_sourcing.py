@@ -401,9 +401,11 @@ class Sourcing:
         async def case(app: App) -> None:
             for amount in range(4):
                 await app.execute(Purse, "a", Purse.fill, amount)
-            await app.store.trim("purse", max_bytes=30, force=True)
-            with pytest.raises(StreamIncompleteError, match="events 1 to"):
-                await app.load(Purse, "a")
+            # Backends count more or less of an envelope: in one of these steps a part goes, in the last one all.
+            for size in (30, 0):
+                await app.store.trim("purse", max_bytes=size, force=True)
+                with pytest.raises(StreamIncompleteError, match="events 1 to"):
+                    await app.load(Purse, "a")
 
         self.run(url, case)
 

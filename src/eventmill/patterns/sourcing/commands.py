@@ -20,7 +20,7 @@ from eventmill.core.stream import Absence, Append, Appended, Query, Stream
 from eventmill.patterns.sourcing.executed import Executed
 from eventmill.patterns.sourcing.fact import fact
 from eventmill.patterns.sourcing.host import checked_id
-from eventmill.patterns.sourcing.loading import Loading, State, check_whole
+from eventmill.patterns.sourcing.loading import Loading, State
 from eventmill.patterns.sourcing.snapshots import snapshot_key, snapshot_of
 from eventmill.patterns.sourcing.streams import finish
 
@@ -238,8 +238,7 @@ class Commands(Loading):
         command_id: str,
     ) -> Executed:
         stream = entity.stream(id_)
-        records = await self._records(stream, 0, None)
-        check_whole(stream, records, 0)
+        records = await self._whole(stream)
         first = _event_id(stream, command_id, 0)
         place = next((place for place, record in enumerate(records) if record.message.id == first), None)
         if place is not None:

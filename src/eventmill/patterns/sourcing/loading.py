@@ -46,10 +46,17 @@ class Loading(StreamCalls):
                     state = entity.fold(found.state, records[1:])
                     return State(state, found.version + len(records) - 1, found.version, records[-1])
                 mismatched(entity, stream)
-        records = await self._records(stream, 0, upto)
-        check_whole(stream, records, 0)
+        records = await self._whole(stream, upto)
         state = entity.fold(entity.new(id_), records)
         return State(state, len(records), 0, records[-1] if records else None)
+
+    async def _whole(self, stream: Stream, upto: int | None = None) -> Sequence[Recorded]:
+        """All events from the first on. Raises StreamIncompleteError."""
+        records = await self._records(stream, 0, upto)
+        check_whole(stream, records, 0)
+        if not records and (version := await self.store.version(stream)):
+            raise _incomplete(stream, f"events 1 to {version}")
+        return records
 
     async def _current(self, entity: Entity[Any], id_: str) -> State:
         """The state as the caller's transaction would leave it, or as it is stored."""
@@ -82,8 +89,7 @@ class Loading(StreamCalls):
             raise ConfigurationError(f"at={at}: give a moment with a time zone, such as datetime.now(UTC)")
         stream = entity.stream(id_)
         moment = at.timestamp() * 1000
-        records = await self._records(stream, 0, None)
-        check_whole(stream, records, 0)
+        records = await self._whole(stream)
         before = list(takewhile(lambda record: record.recorded_at <= moment, records))
         return State(entity.fold(entity.new(id_), before), len(before), 0, before[-1] if before else None)
 
@@ -95,7 +101,11 @@ def check_whole(stream: Stream, records: Sequence[Recorded], after: int) -> None
     first, last = records[0].message.sequence or 0, records[-1].message.sequence or 0
     if first != after + 1 or last != after + len(records):
         gap = f"events {after + 1} to {first - 1}" if first > after + 1 else "some events"
-        raise StreamIncompleteError(
-            f"{stream}: {gap} are not in the log any more, so no state can be folded: "
-            "leave topics that aggregates live from out of retention="
-        )
+        raise _incomplete(stream, gap)
+
+
+def _incomplete(stream: Stream, what: str) -> StreamIncompleteError:
+    return StreamIncompleteError(
+        f"{stream}: {what} are not in the log any more, so no state can be folded: "
+        "leave topics that aggregates live from out of retention="
+    )
