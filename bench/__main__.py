@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import rabbitmq
+from bench.aggregates import aggregates
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
 from bench.latency import latency
@@ -33,6 +34,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "two": two_workers,
     "latency": latency,
     "memory": memory,
+    "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,

@@ -188,20 +188,21 @@ class Sourcing:
                 yield PurseFilled(1)
 
         async def case(app: App) -> None:
-            read = app.store.read_stream
+            await app.append("purse/a", PurseFilled(1))
+            read = app.store.events
 
             async def overtaken(*arguments: Any, **options: Any) -> Any:
                 found = await read(*arguments, **options)
                 await app.append("purse/a", PurseFilled(100))
                 return found
 
-            app.store.read_stream = overtaken  # type: ignore[method-assign]
+            app.store.events = overtaken  # type: ignore[method-assign]
             try:
                 with pytest.raises(WrongExpectedVersionError):
                     await app.execute(Slow, "a", Slow.wait, retry=NO_RETRY)
             finally:
-                app.store.read_stream = read  # type: ignore[method-assign]
-            assert (await app.load(Purse, "a")).balance == 100
+                app.store.events = read  # type: ignore[method-assign]
+            assert (await app.load(Purse, "a")).balance == 101
 
         self.run(url, case)
 
@@ -318,17 +319,17 @@ class Sourcing:
             for amount in range(12):
                 await app.execute(SnappedPurse, "a", Purse.fill, amount)
             seen: list[int] = []
-            read = app.store.read_stream
+            read = app.store.events
 
             async def counted(*arguments: Any, **options: Any) -> Any:
                 found = await read(*arguments, **options)
                 seen.append(len(found))
                 return found
 
-            app.store.read_stream = counted  # type: ignore[method-assign]
+            app.store.events = counted  # type: ignore[method-assign]
             assert (await app.load(SnappedPurse, "a")).balance == sum(range(12))
             assert sum(seen) <= 6, "the snapshot was not used"
-            app.store.read_stream = read  # type: ignore[method-assign]
+            app.store.events = read  # type: ignore[method-assign]
             await check_every_version(app, "a")
             assert await app.snapshot(SnappedPurse, "a") == 12
             await app.append("purse/a", PurseFilled(1))

@@ -13,9 +13,9 @@ from eventmill.core.codec import described, write_json
 from eventmill.core.entity import Decided, Entity, kinds_of
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.fingerprint import fingerprint
-from eventmill.core.message import Recorded
 from eventmill.core.names import check_name
 from eventmill.core.registry import REGISTRY, Registry
+from eventmill.core.stream import StoredEvent
 
 A = TypeVar("A", bound="Aggregate")
 
@@ -144,19 +144,18 @@ class AggregateEntity(Entity[A]):
     def version(self, state: A) -> int | None:
         return state.version
 
-    def fold(self, state: A, records: Iterable[Recorded]) -> A:
+    def fold(self, state: A, events: Iterable[StoredEvent]) -> A:
         kinds = self.kinds
         evolve = state.evolve
-        for record in records:
-            message = record.message
-            kind = kinds.get(message.type) or self.known(message.type)
+        for version, type_, schema, data, _ in events:
+            kind = kinds.get(type_) or self.known(type_)
             if kind is not None:
                 try:
-                    evolve(kind.decode(message.data, message.version))
+                    evolve(kind.decode(data, schema))
                 except Exception as error:
-                    error.add_note(f"while {self.name} {state.id} was folded, at version {message.sequence}")
+                    error.add_note(f"while {self.name} {state.id} was folded, at version {version}")
                     raise
-            state.version = message.sequence or state.version + 1
+            state.version = version
         return state
 
     def decide(self, state: A, arguments: Sequence[Any], named: Mapping[str, Any]) -> Decided:

@@ -13,9 +13,9 @@ from eventmill.core.codec import write_json
 from eventmill.core.entity import Decided, Entity, kinds_of
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.fingerprint import fingerprint
-from eventmill.core.message import Recorded
 from eventmill.core.names import check_name
 from eventmill.core.registry import Registry
+from eventmill.core.stream import StoredEvent
 
 S = TypeVar("S")
 
@@ -95,17 +95,16 @@ class DeciderEntity(Entity[S]):
     def version(self, state: S) -> int | None:
         return None
 
-    def fold(self, state: S, records: Iterable[Recorded]) -> S:
+    def fold(self, state: S, events: Iterable[StoredEvent]) -> S:
         kinds = self.kinds
         evolve = self.decider.evolve
-        for record in records:
-            message = record.message
-            kind = kinds.get(message.type) or self.known(message.type)
+        for version, type_, schema, data, _ in events:
+            kind = kinds.get(type_) or self.known(type_)
             if kind is not None:
                 try:
-                    state = evolve(state, kind.decode(message.data, message.version))
+                    state = evolve(state, kind.decode(data, schema))
                 except Exception as error:
-                    error.add_note(f"while {self.name} {message.key} was folded, at version {message.sequence}")
+                    error.add_note(f"while {self.name} was folded, at version {version}")
                     raise
         return state
 

@@ -9,9 +9,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from eventmill.core.branches import annotated, spoken_of
 from eventmill.core.codec import described
 from eventmill.core.errors import ConfigurationError, DecodeError
-from eventmill.core.message import Recorded
 from eventmill.core.registry import EventType, Registry
-from eventmill.core.stream import Stream
+from eventmill.core.stream import StoredEvent, Stream
 
 S = TypeVar("S")
 
@@ -53,7 +52,7 @@ class Entity(ABC, Generic[S]):
         """The version that the state itself knows it stands at, None for a state that knows of none."""
 
     @abstractmethod
-    def fold(self, state: S, records: Iterable[Recorded]) -> S:
+    def fold(self, state: S, events: Iterable[StoredEvent]) -> S:
         """The state after these events. Raises DecodeError for one that cannot be read, or that nobody knows."""
 
     @abstractmethod

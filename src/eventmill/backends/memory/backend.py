@@ -21,7 +21,7 @@ from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
-from eventmill.core.stream import Query, Stream
+from eventmill.core.stream import Query, StoredEvent, Stream, stored
 
 
 class MemoryBackend(LogSubscriber):
@@ -124,6 +124,11 @@ class MemoryBackend(LogSubscriber):
         self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
     ) -> Sequence[Recorded]:
         return self._state.log.streams.read(stream, after, upto, limit, backward)
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        return [stored(record) for record in await self.read_stream(stream, after=after, upto=upto, limit=limit)]
 
     async def version(self, stream: Stream) -> int:
         return self._state.log.streams.version(stream)

@@ -16,7 +16,7 @@ from eventmill.core.errors import ConfigurationError, ConflictError, EncodeError
 from eventmill.core.message import Message, Recorded
 from eventmill.core.outcome import Retry
 from eventmill.core.retry import RetryPolicy, exponential
-from eventmill.core.stream import Absence, Append, Appended, Query, Stream
+from eventmill.core.stream import Absence, Append, Appended, Query, Stream, stored
 from eventmill.patterns.sourcing.executed import Executed
 from eventmill.patterns.sourcing.fact import fact
 from eventmill.patterns.sourcing.host import checked_id
@@ -193,7 +193,10 @@ class Commands(Loading):
         folded = await self._folded(entity, id_)
         if folded.last is not None:
             async with self.transaction() as tx:
-                tx.put(snapshot_key(entity, entity.stream(id_)), snapshot_of(entity, folded.state, folded.last))
+                tx.put(
+                    snapshot_key(entity, entity.stream(id_)),
+                    snapshot_of(entity, folded.state, folded.version, folded.last),
+                )
         return folded.version
 
     # How it is done
@@ -262,19 +265,19 @@ class Commands(Loading):
         stream = entity.stream(id_)
         ids = (_event_id(stream, command_id, number) for number in range(len(records)))
         pairs = takewhile(lambda pair: pair[0].message.id == pair[1], zip(records[place:], ids, strict=False))
-        stored = [record for record, _ in pairs]
+        known = [record for record, _ in pairs]
         appended = Appended()
         appended.repeated = True
-        appended.positions = [record.position for record in stored]
-        appended.version = stored[-1].message.sequence or 0
+        appended.positions = [record.position for record in known]
+        appended.version = known[-1].message.sequence or 0
         value = None
         try:
             # What it returned was never stored: the state it was decided on gives it again.
-            before = entity.fold(entity.new(id_), records[:place])
+            before = entity.fold(entity.new(id_), map(stored, records[:place]))
             value = entity.decide(before, command, arguments).value
         except Exception as error:
             log.warning("%s: command %s was stored, but does not decide so any more: %r", stream, command_id, error)
-        return Executed([appended], [fact(record, self.registry).event for record in stored], value)
+        return Executed([appended], [fact(record, self.registry).event for record in known], value)
 
     def _made(
         self,
@@ -329,7 +332,7 @@ def _due(entity: Entity[Any], folded: State) -> bytes | None:
     every = entity.snapshot_every
     if not every or folded.last is None or folded.version - folded.base < every:
         return None
-    return snapshot_of(entity, folded.state, folded.last)
+    return snapshot_of(entity, folded.state, folded.version, folded.last)
 
 
 def _event_id(stream: Stream, command_id: str, number: int) -> str:

@@ -10,20 +10,20 @@ from typing import Any
 from eventmill.core.entity import Entity
 from eventmill.core.errors import ConfigurationError, StreamIncompleteError
 from eventmill.core.message import Message, Recorded
-from eventmill.core.stream import Stream
+from eventmill.core.stream import StoredEvent, Stream, stored
 from eventmill.patterns.sourcing.snapshots import mismatched, taken
-from eventmill.patterns.sourcing.streams import StreamCalls, numbered
+from eventmill.patterns.sourcing.streams import PAGE, StreamCalls, numbered
 
 
 class State:
     """An entity folded up to some version.
 
-    base: the version its fold began at, a snapshot's or 0. last: the last stored event that was folded.
+    base: the version its fold began at, a snapshot's or 0. last: the id of the last event that was folded.
     """
 
     __slots__ = ("base", "last", "state", "version")
 
-    def __init__(self, state: Any, version: int, base: int, last: Recorded | None) -> None:
+    def __init__(self, state: Any, version: int, base: int, last: str | None) -> None:
         self.state = state
         self.version = version
         self.base = base
@@ -40,22 +40,37 @@ class Loading(StreamCalls):
             found = await taken(self.store, entity, stream)
             if found is not None and (upto is None or found.version <= upto):
                 # One event more than needed is read: it tells whether the snapshot is of this stream's history.
-                records = await self._records(stream, found.version - 1, upto)
-                if records and records[0].message.id == found.event:
-                    check_whole(stream, records, found.version - 1)
-                    state = entity.fold(found.state, records[1:])
-                    return State(state, found.version + len(records) - 1, found.version, records[-1])
+                events = await self._events(stream, found.version - 1, upto)
+                if events and events[0][4] == found.event:
+                    state = entity.fold(found.state, events[1:])
+                    return State(state, events[-1][0], found.version, events[-1][4])
                 mismatched(entity, stream)
-        records = await self._whole(stream, upto)
-        state = entity.fold(entity.new(id_), records)
-        return State(state, len(records), 0, records[-1] if records else None)
+        events = await self._events(stream, 0, upto)
+        state = entity.fold(entity.new(id_), events)
+        return State(state, len(events), 0, events[-1][4] if events else None)
 
-    async def _whole(self, stream: Stream, upto: int | None = None) -> Sequence[Recorded]:
+    async def _events(self, stream: Stream, after: int, upto: int | None) -> Sequence[StoredEvent]:
+        """What a fold needs of the events from one version on. Raises StreamIncompleteError."""
+        page = events = await self.store.events(stream, after=after, upto=upto, limit=PAGE)
+        while len(page) == PAGE:
+            page = await self.store.events(stream, after=page[-1][0], upto=upto, limit=PAGE)
+            events = [*events, *page]
+        if events:
+            if events[0][0] != after + 1 or events[-1][0] != after + len(events):
+                raise _incomplete(stream, after, events[0][0])
+        elif not after and (version := await self.store.version(stream)):
+            # One that somebody has begun meanwhile is read now.
+            events = await self.store.events(stream, after=0, upto=upto, limit=PAGE)
+            if not events or events[0][0] != 1:
+                raise _incomplete(stream, 0, version + 1)
+        return events
+
+    async def _whole(self, stream: Stream) -> Sequence[Recorded]:
         """All events from the first on. Raises StreamIncompleteError."""
-        records = await self._records(stream, 0, upto)
+        records = await self._records(stream, 0, None)
         check_whole(stream, records, 0)
         if not records and (version := await self.store.version(stream)):
-            raise _incomplete(stream, f"events 1 to {version}")
+            raise _incomplete(stream, 0, version + 1)
         return records
 
     async def _current(self, entity: Entity[Any], id_: str) -> State:
@@ -63,7 +78,7 @@ class Loading(StreamCalls):
         folded = await self._folded(entity, id_)
         staged = self._staged(entity.stream(id_))
         if staged:
-            folded.state = entity.fold(folded.state, numbered(staged, folded.version))
+            folded.state = entity.fold(folded.state, map(stored, numbered(staged, folded.version)))
             folded.version += len(staged)
             folded.last = None
         return folded
@@ -91,7 +106,7 @@ class Loading(StreamCalls):
         moment = at.timestamp() * 1000
         records = await self._whole(stream)
         before = list(takewhile(lambda record: record.recorded_at <= moment, records))
-        return State(entity.fold(entity.new(id_), before), len(before), 0, before[-1] if before else None)
+        return State(entity.fold(entity.new(id_), map(stored, before)), len(before), 0, None)
 
 
 def check_whole(stream: Stream, records: Sequence[Recorded], after: int) -> None:
@@ -100,11 +115,11 @@ def check_whole(stream: Stream, records: Sequence[Recorded], after: int) -> None
         return
     first, last = records[0].message.sequence or 0, records[-1].message.sequence or 0
     if first != after + 1 or last != after + len(records):
-        gap = f"events {after + 1} to {first - 1}" if first > after + 1 else "some events"
-        raise _incomplete(stream, gap)
+        raise _incomplete(stream, after, first)
 
 
-def _incomplete(stream: Stream, what: str) -> StreamIncompleteError:
+def _incomplete(stream: Stream, after: int, first: int) -> StreamIncompleteError:
+    what = f"events {after + 1} to {first - 1}" if first > after + 1 else "some events"
     return StreamIncompleteError(
         f"{stream}: {what} are not in the log any more, so no state can be folded: "
         "leave topics that aggregates live from out of retention="

@@ -12,6 +12,7 @@ from eventmill.core.decider import Decider
 from eventmill.core.entity import Decided, Entity
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.retry import RetryPolicy
+from eventmill.core.stream import stored
 from eventmill.patterns.sourcing.commands import CONFLICTS, Commands
 from eventmill.patterns.sourcing.executed import Executed
 from eventmill.patterns.sourcing.fact import Fact, fact
@@ -81,7 +82,7 @@ class Past(Commands):
         first = before = _values(entity, state)
         found: dict[str, Change] = {}
         for record in records:
-            state = entity.fold(state, [record])
+            state = entity.fold(state, [stored(record)])
             after = _values(entity, state)
             for field in {**before, **after}:
                 old, new = before.get(field), after.get(field)
@@ -135,7 +136,7 @@ class Past(Commands):
             decided = entity.restoring(now.state, past.state)
         messages = self._made(entity.stream(id_), decided.events, extensions={REVERTED: str(to)})
         # The command has touched the state it was given: what is stored is folded onto another one.
-        state = entity.fold((await self._current(entity, id_)).state, numbered(messages, now.version))
+        state = entity.fold((await self._current(entity, id_)).state, map(stored, numbered(messages, now.version)))
         wrong = _differing(wanted, _values(entity, state), keep)
         if wrong:
             raise ConfigurationError(

@@ -10,7 +10,6 @@ import msgspec
 from eventmill.core.capabilities import Store
 from eventmill.core.codec import write_json
 from eventmill.core.entity import Entity
-from eventmill.core.message import Recorded
 from eventmill.core.stream import Stream
 
 log = logging.getLogger("eventmill")
@@ -45,12 +44,10 @@ def snapshot_key(entity: Entity[Any], stream: Stream) -> str:
     return f"snapshot {entity.name} {stream}"
 
 
-def snapshot_of(entity: Entity[Any], state: object, last: Recorded) -> bytes:
-    """The document of a state, taken after this event of its stream."""
+def snapshot_of(entity: Entity[Any], state: object, version: int, last: str) -> bytes:
+    """The document of a state at a version. last: the id of the event there."""
     fingerprint = entity.fingerprint()
-    return write_json(
-        Snapshot(fingerprint, last.message.sequence or 0, last.message.id, msgspec.Raw(write_json(state)))
-    )
+    return write_json(Snapshot(fingerprint, version, last, msgspec.Raw(write_json(state))))
 
 
 async def taken(store: Store, entity: Entity[Any], stream: Stream) -> Taken | None:
