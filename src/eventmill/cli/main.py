@@ -22,6 +22,8 @@ COMMANDS = {
     "groups": "List consumer groups and how far each is behind, or forget one.",
     "dead": "List dead letters, show one, replay or skip them.",
     "outbox": "Show what a service has yet to publish to its broker.",
+    "history": "Print everything that happened to one entity.",
+    "check": "Decode all that is stored, and name what this code cannot read.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }
 

@@ -221,7 +221,10 @@ def _check(cls: Any, given: _Given) -> None:
                 "do the waiting before it"
             )
     if given.snapshot_every is not None:
-        write_json(state)
+        try:
+            write_json(state)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{where}: snapshot_every= needs a state that JSON can hold: {error}") from error
     try:
         _kinds(cls, given, REGISTRY)
     except NameError:

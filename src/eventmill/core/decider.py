@@ -83,7 +83,12 @@ class DeciderEntity(Entity[S]):
         )
         self._fingerprint: str | None = None
         if self.snapshot_every is not None:
-            write_json(self.new(""))
+            try:
+                write_json(self.new(""))
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(
+                    f"{self.name}: snapshot_every= needs a state that JSON can hold: {error}"
+                ) from error
 
     def __repr__(self) -> str:
         return f"Decider({self.name!r})"

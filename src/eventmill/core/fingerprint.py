@@ -9,15 +9,23 @@ from typing import Any
 
 import msgspec
 
+from eventmill.core.errors import ConfigurationError
+
 
 def fingerprint(state: type, folding: Iterable[Callable[..., Any]], version: int) -> str:
     """Another one whenever the fields of the state, their types, or the code of its fold have changed.
 
     Another release of Python compiles to other code, and so makes another one as well: to replay is always right.
-    Raises TypeError for a state whose types have no JSON schema.
+    Raises ConfigurationError for a state whose types have no JSON schema.
     """
     digest = hashlib.sha256(f"{version}".encode())
-    digest.update(msgspec.json.encode(msgspec.json.schema(state), order="deterministic"))
+    try:
+        schema = msgspec.json.schema(state)
+    except (TypeError, NameError) as error:
+        raise ConfigurationError(
+            f"{state.__qualname__}: snapshot_every= needs a state of types that have a JSON schema: {error}"
+        ) from error
+    digest.update(msgspec.json.encode(schema, order="deterministic"))
     for function in folding:
         if isinstance(function, FunctionType):
             _add(digest, function.__code__)
