@@ -27,9 +27,11 @@ from eventmill.core.errors import (
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry
+from eventmill.core.personal import Personal
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
 from eventmill.core.stream import ANY, Appended, Query, Stream
+from eventmill.patterns.privacy.forgetting import SubjectForgotten
 from eventmill.patterns.sourcing.commands import Decision
 from eventmill.patterns.sourcing.executed import Executed
 from eventmill.patterns.sourcing.fact import Fact
@@ -71,6 +73,7 @@ __all__ = [
     "Message",
     "MessageTooLargeError",
     "OutsideTransactionError",
+    "Personal",
     "Query",
     "ResequencePolicy",
     "Retry",
@@ -82,6 +85,7 @@ __all__ = [
     "Stream",
     "StreamClosedError",
     "StreamIncompleteError",
+    "SubjectForgotten",
     "SyncApp",
     "SyncTransaction",
     "TagConflictError",

@@ -23,6 +23,7 @@ from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.consumers import check_needs, consumer
+from eventmill.patterns.privacy.vault import Vault
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
 from eventmill.patterns.sourcing.sourced import EventSourcing
@@ -84,7 +85,8 @@ class App(EventSourcing):
         self._retention = dict(retention or {})
         self._setups: list[Setup] = []
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
-        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
+        self._vault = Vault(self.store, self.clock, registry)
+        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits, self._vault)
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription] = []
@@ -224,7 +226,10 @@ class App(EventSourcing):
         if not self._opened:
             await self.open()
         envelopes = self._envelopes
-        return await self.store.publish([envelopes(event) for event in events])
+        messages = [envelopes(event, unsealed=True) for event in events]
+        if envelopes.personal(messages):
+            messages = await self._vault.seal(messages, None)
+        return await self.store.publish(messages)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -252,7 +257,7 @@ class App(EventSourcing):
             await unit.discard()
             raise
         else:
-            durable = await unit.finish()
+            durable = await transaction.finish()
         finally:
             transaction.close()
             current.reset(token)

@@ -14,6 +14,7 @@ from eventmill.cli.place import Place, opened
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
 from eventmill.core.registry import Registry
+from eventmill.patterns.privacy.vault import Vault
 
 PAGE = 1_000
 
@@ -76,6 +77,7 @@ async def _check(target: str, ignored: frozenset[str]) -> dict[tuple[str, int], 
         app = place.app
         if app is None:
             raise ConfigurationError(f"{target}: an App is needed here: its event types are what is checked")
+        vault = Vault(place.store, app.clock, app.registry)
         end = max((await place.store.end()).values(), default=0)
         hidden = not sys.stderr.isatty()
         with click.progressbar(length=max(end, 1), label="checking", file=sys.stderr, hidden=hidden) as bar:
@@ -85,7 +87,7 @@ async def _check(target: str, ignored: frozenset[str]) -> dict[tuple[str, int], 
                     continue
                 kind = found.setdefault((message.type, message.version), _Kind())
                 kind.messages += 1
-                error = _unreadable(message, app.registry)
+                error = await _unreadable(message, app.registry, vault)
                 if error is not None:
                     kind.unreadable += 1
                     kind.error = kind.error or error
@@ -112,7 +114,7 @@ async def _messages(place: Place) -> AsyncIterator[tuple[str, int, Message]]:
         last = jobs[-1].id or last
 
 
-def _unreadable(message: Message, registry: Registry) -> str | None:
+async def _unreadable(message: Message, registry: Registry, vault: Vault) -> str | None:
     """Why a message cannot be read; None where it can."""
     kind = registry.named(message.type)
     if kind is None:
@@ -121,7 +123,7 @@ def _unreadable(message: Message, registry: Registry) -> str | None:
             f"{message.type} where this App need not know it"
         )
     try:
-        kind.decode(message.data, message.version)
+        kind.decode(await vault.open(message.type, message.version, message.data), message.version)
     except (DecodeError, ConfigurationError) as error:
         return str(error)
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from eventmill.app import App
 from eventmill.cli.output import document, safe
 from eventmill.cli.place import Place, opened
 from eventmill.cli.record import recorded_fields
@@ -15,6 +16,7 @@ from eventmill.core.document import Document
 from eventmill.core.errors import DecodeError
 from eventmill.core.message import Recorded
 from eventmill.core.stream import Stream, closing
+from eventmill.patterns.privacy.vault import Vault
 
 PAGE = 1_000
 
@@ -44,7 +46,8 @@ async def _history(stream: Stream, target: str, after: int, limit: int | None, a
         left = limit
         while left is None or left > 0:
             page = await place.store.read_stream(stream, after=after, limit=min(PAGE, left or PAGE))
-            for record in page:
+            for stored in page:
+                record = stored if place.app is None else await _vault(place, place.app).opened(stored)
                 shown = await _fields(place, record)
                 if as_json:
                     found.append(shown)
@@ -58,6 +61,10 @@ async def _history(stream: Stream, target: str, after: int, limit: int | None, a
             document({"stream": str(stream), "version": stands, "closed": _word(closed), "events": found})
         elif closed is not None:
             click.echo(f"the stream is {_word(closed)}")
+
+
+def _vault(place: Place, app: App) -> Vault:
+    return Vault(place.store, app.clock, app.registry)
 
 
 def _word(closed: Document | None) -> str | None:

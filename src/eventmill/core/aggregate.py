@@ -10,7 +10,7 @@ import msgspec
 
 from eventmill.core.branches import called
 from eventmill.core.codec import described, write_json
-from eventmill.core.entity import Decided, Entity, kinds_of
+from eventmill.core.entity import Decided, Entity, kinds_of, no_snapshots
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.fingerprint import fingerprint
 from eventmill.core.names import check_name
@@ -234,7 +234,7 @@ def _check(cls: Any, given: _Given) -> None:
 
 def _kinds(cls: type[Aggregate], given: _Given, registry: Registry) -> Mapping[str, Any]:
     commands = [method for _, method in inspect.getmembers(cls, inspect.isgeneratorfunction)]
-    return kinds_of(
+    kinds = kinds_of(
         given.name,
         given.topic,
         registry,
@@ -243,6 +243,8 @@ def _kinds(cls: type[Aggregate], given: _Given, registry: Registry) -> Mapping[s
         folding=_folding(cls),
         deciding=commands,
     )
+    no_snapshots(given.name, kinds, given.snapshot_every)
+    return kinds
 
 
 def _folding(cls: type[Aggregate]) -> list[Callable[..., Any]]:

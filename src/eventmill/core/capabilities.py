@@ -311,6 +311,13 @@ class Store(Streams, Protocol):
         """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
         ...
 
+    async def scrub(self) -> None:
+        """Remove what deleted documents have left behind in the store's files, as far as the backend can see to it.
+
+        Raises BackendUnavailableError where something is in the way that may be gone later.
+        """
+        ...
+
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
         """One unit of work for the runtime: it commits only while the claim it stands on is still held."""
         ...

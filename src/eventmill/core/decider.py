@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from eventmill.core.codec import write_json
-from eventmill.core.entity import Decided, Entity, kinds_of
+from eventmill.core.entity import Decided, Entity, kinds_of, no_snapshots
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.fingerprint import fingerprint
 from eventmill.core.names import check_name
@@ -81,6 +81,7 @@ class DeciderEntity(Entity[S]):
             folding=[decider.evolve],
             deciding=[decider.decide],
         )
+        no_snapshots(self.name, self.kinds, self.snapshot_every)
         self._fingerprint: str | None = None
         if self.snapshot_every is not None:
             try:

@@ -129,5 +129,15 @@ def kinds_of(
     return {registry.types[each].name: registry.types[each] for each in branches}
 
 
+def no_snapshots(name: str, kinds: Mapping[str, EventType], snapshot_every: int | None) -> None:
+    """Refuse snapshots of a state that personal data may be in: they would outlive the key that makes it readable."""
+    personal = sorted(kind.name for kind in kinds.values() if kind.personal is not None)
+    if snapshot_every is not None and personal:
+        raise ConfigurationError(
+            f"{name}: {', '.join(personal)} has personal fields, and a snapshot would keep what was read of them after "
+            "their subject is forgotten: leave out snapshot_every="
+        )
+
+
 def _general(cls: type, registry: Registry) -> bool:
     return cls is Any or any(issubclass(each, cls) for each in registry.types)

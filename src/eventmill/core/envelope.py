@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -15,6 +15,7 @@ from eventmill.core.key import key_text
 from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import Message
 from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
+from eventmill.core.personal import Sealer
 from eventmill.core.registry import REGISTRY, EventType, Registry
 from eventmill.core.stream import Stream
 from eventmill.core.tags import check_tags
@@ -28,7 +29,7 @@ class Envelopes:
     times, identities and the span ids that follow from them come from.
     """
 
-    __slots__ = ("_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types")
+    __slots__ = ("_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types", "sealer")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Envelopes:
         ids: Callable[[], str],
         registry: Registry = REGISTRY,
         limits: Limits | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         try:
             check_text(source, "source")
@@ -50,12 +52,17 @@ class Envelopes:
         self._limits = limits or Limits()
         self._max_bytes = self._limits.max_bytes
         self._max_depth = self._limits.max_depth
+        self.sealer = sealer
+        """Who seals personal fields. Messages that are made `unsealed` have to be given to it before they are stored."""
 
-    def __call__(self, event: object) -> Message:
+    def __call__(self, event: object, *, unsealed: bool = False) -> Message:
         """The message of an event of a registered type, or of `named` data; a Message is checked and returned as it is.
 
         `correlationid`, `causationid` and `traceparent` follow from the message being handled; outside
         of a handler the message begins a correlation of its own.
+
+        unsealed: the caller will have personal fields sealed. Otherwise a type that has some is refused, so that
+        nothing of it can be stored for all to read.
 
         Raises UnknownEventError, EncodeError, MessageTooLargeError; nothing of them is retried.
         """
@@ -65,8 +72,10 @@ class Envelopes:
                 check_message(event, self._limits)
                 return event
             if isinstance(event, Named):
-                return self._named(event)
+                return self._named(event, unsealed)
             kind = self._registry.of(event)  # raises, saying what to write
+        if kind.personal is not None:
+            self._admit(kind, unsealed)
         tags = () if kind.tags_of is None else kind.tags_of(event)
         return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event), tags)
 
@@ -77,7 +86,7 @@ class Envelopes:
         identity: str | None = None,
         extensions: Mapping[str, str] | None = None,
     ) -> Message:
-        """The message of an event as one of a stream's: with its key, whatever the event itself would say.
+        """The message of an event as one of a stream's: with its key, whatever the event itself would say. It is not sealed.
 
         identity: the id to give it; a fresh one by default. extensions: attributes to add. Raises as calling does, and
         EncodeError for an event of another topic, and one that could not be read again: no stream that holds it could be.
@@ -85,10 +94,12 @@ class Envelopes:
         kind = self._types.get(type(event))
         if kind is not None and kind.topic == stream.topic and not extensions:
             check_text(stream.key, "key", MAX_KEY_BYTES)
+            if kind.personal is not None:
+                self._admit(kind, True)
             tags = () if kind.tags_of is None else kind.tags_of(event)
             data = _legible(kind, kind.encode(event))
             return self._message(kind.name, kind.topic, kind.version, stream.key, data, tags, identity)
-        message = self(event)
+        message = self(event, unsealed=True)
         if message.topic != stream.topic:
             raise EncodeError(
                 f"{message.type} is of topic {message.topic!r}, the stream {stream} of {stream.topic!r}: "
@@ -109,8 +120,10 @@ class Envelopes:
         correlation = identity if begins else message.correlationid
         return msgspec.structs.replace(message, key=stream.key, id=identity, correlationid=correlation)
 
-    def _named(self, event: Named) -> Message:
+    def _named(self, event: Named, unsealed: bool) -> Message:
         kind = self._registry.named(event.name)
+        if kind is not None and kind.personal is not None:
+            self._admit(kind, unsealed)
         key = None if event.key is None else key_text(event.key, f"{event.name}: key")
         if kind is not None and type(event.data) is kind.cls:
             data = kind.encode(event.data)
@@ -131,6 +144,18 @@ class Envelopes:
             key = kind.key_of(fitting)
         tags = () if kind.tags_of is None else kind.tags_of(fitting)
         return self._message(kind.name, kind.topic, kind.version, key, data, tags)
+
+    def personal(self, messages: Iterable[Message]) -> bool:
+        """Whether any of the messages has personal fields, and is to be sealed."""
+        names = self._registry.personal
+        return bool(names) and any(message.type in names for message in messages)
+
+    def _admit(self, kind: EventType, unsealed: bool) -> None:
+        if not unsealed or self.sealer is None:
+            raise ConfigurationError(
+                f"{kind.name} has personal fields, which are sealed with keys of the store: publish it with app.publish, "
+                "tx.publish, app.append or app.execute"
+            )
 
     def _message(
         self,

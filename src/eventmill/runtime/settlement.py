@@ -18,6 +18,7 @@ from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import (
     BackendError,
+    DecodeError,
     DuplicateError,
     LeaseLostError,
     TagConflictError,
@@ -25,6 +26,7 @@ from eventmill.core.errors import (
     WrongExpectedVersionError,
 )
 from eventmill.core.job import Job, JobError
+from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
@@ -40,6 +42,9 @@ CONFLICTS = (0.002, 0.01, 0.05, 0.2)
 
 Durable = asyncio.Future[object]
 Settled = Callable[[Sequence[Delivery], Durable], None]
+
+PERSONAL = "[personal]"
+"""What stands in the text of an error for a value of a personal field."""
 
 _NOTHING: Sequence[tuple[Delivery, Durable]] = ()
 
@@ -76,6 +81,9 @@ class Settlement:
         if first.job is not None and first.job.crashed and first.attempt > consumer.retry.attempts:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
+        messages = [delivery.message for delivery in deliveries]
+        if self._envelopes.personal(messages):
+            messages = await self._opened(messages)
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
         message_token = handling.set(deliveries[-1].message)
@@ -85,11 +93,11 @@ class Settlement:
         try:
             try:
                 if self._plain:
-                    result = await self._consumer.handler.call_plain(first.message, transaction)
+                    result = await self._consumer.handler.call_plain(messages[0], transaction)
                     if result is not None:
                         outcome = consumer.handler.refusal(result)
                 else:
-                    outcome = await self._call(deliveries, transaction)
+                    outcome = await self._call(deliveries, messages, transaction)
             finally:
                 handling.reset(message_token)
                 current.reset(transaction_token)
@@ -102,7 +110,7 @@ class Settlement:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                durable = await unit.finish()
+                durable = await transaction.finish()
                 settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
                 return _NOTHING
             await unit.discard()
@@ -131,10 +139,21 @@ class Settlement:
             return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
 
-    async def _call(self, deliveries: Sequence[Delivery], transaction: Transaction) -> Outcome | None:
+    async def _opened(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with their personal fields readable, as far as they are. Stored is what was received."""
+        sealer = self._envelopes.sealer
+        if sealer is None:
+            return list(messages)
+        return [
+            msgspec.structs.replace(each, data=await sealer.open(each.type, each.version, each.data))
+            for each in messages
+        ]
+
+    async def _call(
+        self, deliveries: Sequence[Delivery], messages: Sequence[Message], transaction: Transaction
+    ) -> Outcome | None:
         """None where all is done, or what the handler asks for instead."""
         consumer = self._consumer
-        messages = [delivery.message for delivery in deliveries]
         if consumer.where is not None:
             # Asked again, because a predicate that raises is a failure of the message like any other.
             messages = [message for message in messages if consumer.where(message)]
@@ -196,7 +215,7 @@ class Settlement:
             return await self._give_up(delivery, fence, settled, outcome, error)
         after = outcome.after if isinstance(outcome, Retry) else 0.0
         due = int((self._clock.now() + after) * 1000)
-        failure = self._failure(delivery, error, "the handler asked for a retry")
+        failure = await self._failure(delivery, error, "the handler asked for a retry")
         log.info(
             "%s: %s %s failed (attempt %d), again in %.1f s: %s",
             self._consumer.group, delivery.message.type, delivery.message.id, delivery.attempt, after, failure.error,
@@ -212,7 +231,7 @@ class Settlement:
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
         """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
-        failure = self._failure(delivery, None, reason)
+        failure = await self._failure(delivery, None, reason)
         log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
         job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
         self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
@@ -222,7 +241,7 @@ class Settlement:
         self, delivery: Delivery, fence: Fence, settled: Settled, outcome: DeadLetter, error: BaseException | None
     ) -> Durable:
         """Dead-letter: kept, with its causes; the key waits behind it unless the consumer says `skip`."""
-        failure = self._failure(delivery, error, outcome.reason, reason=outcome.reason)
+        failure = await self._failure(delivery, error, outcome.reason, reason=outcome.reason)
         log.error(
             "%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, failure.error
         )
@@ -279,14 +298,29 @@ class Settlement:
             errors=errors,
         )
 
-    def _failure(
+    async def _failure(
         self, delivery: Delivery, error: BaseException | None, otherwise: str, *, reason: str | None = None
     ) -> JobError:
         text = otherwise if error is None else f"{type(error).__name__}: {error}"
         if reason is not None and error is not None and reason not in text:
             text = f"{text} ({reason})"
-        trace = "" if error is None else "".join(traceback.format_exception(error))[-TRACE_BYTES:]
+        trace = "" if error is None else "".join(traceback.format_exception(error))
+        if self._envelopes.personal([delivery.message]):
+            text, trace = await self._redacted(delivery.message, text, trace)
+        trace = trace[-TRACE_BYTES:]
         return JobError(at=self._now(), attempt=delivery.attempt, error=text[:2000], trace=trace)
+
+    async def _redacted(self, message: Message, *texts: str) -> list[str]:
+        """The texts without the personal values of the message: what is kept of an error must not outlive a key."""
+        sealer = self._envelopes.sealer
+        try:
+            values = [] if sealer is None else await sealer.secrets(message.type, message.version, message.data)
+        except DecodeError:
+            return ["an error whose text may hold personal data that could not be told apart"] * len(texts)
+        for value in sorted(values, key=len, reverse=True):
+            for form in (value, repr(value)[1:-1]):
+                texts = tuple(text.replace(form, PERSONAL) if form else text for text in texts)
+        return list(texts)
 
 
 def _mark(unit: Unit, delivery: Delivery) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -30,13 +31,14 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_staged", "_unit", "execute")
+    __slots__ = ("_envelopes", "_open", "_staged", "_unit", "_unsealed", "execute")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
         self._staged: list[Message] = []
+        self._unsealed: list[Sequence[Message] | Append] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -48,9 +50,12 @@ class Transaction:
         """Publish when, and only when, this transaction commits."""
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
-        messages = [self._envelopes(event) for event in events]
-        self._unit.append(messages)
+        messages = [self._envelopes(event, unsealed=True) for event in events]
         self._staged += messages
+        if self._unsealed is not None or self._envelopes.personal(messages):
+            self._wait(messages)
+        else:
+            self._unit.append(messages)
 
     def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
         """Append events to a stream when this commits; without events, only require that it stands at `expected`.
@@ -75,8 +80,33 @@ class Transaction:
 
     def stage(self, append: Append) -> None:
         """Append messages that are made already; see `append`."""
-        self._unit.append_to(append)
         self._staged += append.messages
+        if self._unsealed is not None or self._envelopes.personal(append.messages):
+            self._wait(append)
+        else:
+            self._unit.append_to(append)
+
+    def _wait(self, entry: Sequence[Message] | Append) -> None:
+        """Keep what is to be sealed until `finish`, which can wait for keys; what comes after it waits, too, for the order's sake."""
+        if self._unsealed is None:
+            self._unsealed = []
+        self._unsealed.append(entry)
+
+    async def finish(self) -> Awaitable[object]:
+        """Seal what is personal, then end the unit well; see `Unit.finish`. For the runtime, in place of that."""
+        waiting, self._unsealed = self._unsealed, None
+        sealer = self._envelopes.sealer
+        if waiting and sealer is not None:
+            try:
+                for entry in waiting:
+                    if isinstance(entry, Append):
+                        self._unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, self._unit)))
+                    else:
+                        self._unit.append(await sealer.seal(entry, self._unit))
+            except BaseException:
+                await self._unit.discard()
+                raise
+        return await self._unit.finish()
 
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.

@@ -161,6 +161,9 @@ class MemoryBackend(LogSubscriber):
             raise
         await durable
 
+    async def scrub(self) -> None:
+        """Nothing of what was deleted is left."""
+
     async def document(self, key: str) -> Document | None:
         return self._state.documents.seen(key, ())
 

@@ -71,6 +71,9 @@ class Database:
         server = self.server
         return OwnUnit(self.address, server.pool, server.publishes, server.topics, server.outcomes)
 
+    async def scrub(self) -> None:
+        """Dead rows are the server's: VACUUM removes them, and only VACUUM FULL what they were made of."""
+
     async def document(self, key: str) -> Document | None:
         for version, data in await self.server.reader.fetch("document", [text(key)]):
             return Document(key, version, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 from typing import Any, Generic, NamedTuple, TypeVar, overload
@@ -129,7 +130,7 @@ class Commands(Loading):
         position = 0
         while True:
             page, looked = await self.store.read_all(after=position, limit=1_000, queries=queries)
-            for record in page:
+            for record in await self._legible(page):
                 state = evolve(state, fact(record, self.registry).event)
             if looked <= position:
                 return Decision(state, position, queries)
@@ -169,6 +170,7 @@ class Commands(Loading):
                     transaction.stage(append)
                 transaction.require(*queries, after=found.position)
             elif appends:
+                appends = [replace(append, messages=await self._sealed(append.messages)) for append in appends]
                 unit = self.store.unit()
                 for append in appends:
                     unit.append_to(append)
@@ -241,7 +243,7 @@ class Commands(Loading):
         command_id: str,
     ) -> Executed:
         stream = entity.stream(id_)
-        records = await self._whole(stream)
+        records = await self._legible(await self._whole(stream))
         first = _event_id(stream, command_id, 0)
         place = next((place for place, record in enumerate(records) if record.message.id == first), None)
         if place is not None:
@@ -307,6 +309,7 @@ class Commands(Loading):
         elif transaction is not None:
             transaction.stage(append)
         else:
+            append = replace(append, messages=await self._sealed(messages))
             unit = self.store.unit()
             unit.append_to(append)
             if put is not None:
@@ -315,7 +318,7 @@ class Commands(Loading):
         return Executed([append.appended], decided.events, decided.value)
 
     def _append_of(self, event: object) -> Append:
-        message = self._envelopes(event)
+        message = self._envelopes(event, unsealed=True)
         if message.key is None:
             raise EncodeError(f"{message.type} has no key: an event that is decided on needs one, which is its stream")
         return Append(Stream(message.topic, message.key), [message])

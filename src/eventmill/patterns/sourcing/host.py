@@ -16,6 +16,7 @@ from eventmill.core.errors import ConfigurationError, MessageError
 from eventmill.core.limits import MAX_KEY_BYTES, check_text
 from eventmill.core.registry import Registry
 from eventmill.core.stream import Stream
+from eventmill.patterns.privacy.vault import Vault
 from eventmill.patterns.sourcing.turns import Turns
 from eventmill.runtime.transaction import Transaction, current
 
@@ -29,6 +30,7 @@ class Host:
     clock: Clock
     registry: Registry
     _envelopes: Envelopes
+    _vault: Vault
     _rng: random.Random
     _opened: bool
 

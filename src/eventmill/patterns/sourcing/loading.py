@@ -63,7 +63,17 @@ class Loading(StreamCalls):
             events = await self.store.events(stream, after=0, upto=upto, limit=PAGE)
             if not events or events[0][0] != 1:
                 raise _incomplete(stream, 0, version + 1)
-        return events
+        return await self._readable(events)
+
+    async def _readable(self, events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
+        """The events with their personal fields opened, or redacted."""
+        personal = self.registry.personal
+        if not personal or not any(event[1] in personal for event in events):
+            return events
+        return [
+            (version, type_, schema, await self._vault.open(type_, schema, data), id_)
+            for version, type_, schema, data, id_ in events
+        ]
 
     async def _whole(self, stream: Stream) -> Sequence[Recorded]:
         """All events from the first on. Raises StreamIncompleteError."""
@@ -104,7 +114,7 @@ class Loading(StreamCalls):
             raise ConfigurationError(f"at={at}: give a moment with a time zone, such as datetime.now(UTC)")
         stream = entity.stream(id_)
         moment = at.timestamp() * 1000
-        records = await self._whole(stream)
+        records = await self._legible(await self._whole(stream))
         before = list(takewhile(lambda record: record.recorded_at <= moment, records))
         return State(entity.fold(entity.new(id_), map(stored, before)), len(before), 0, None)
 

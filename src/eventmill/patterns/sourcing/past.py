@@ -74,6 +74,7 @@ class Past(Commands):
         folded = await self._prefix(entity, id_, from_version)
         records = await self._records(stream, from_version, to_version)
         check_whole(stream, records, from_version)
+        records = await self._legible(records)
         if len(records) < to_version - from_version:
             raise ConfigurationError(
                 f"{stream} has no version {to_version}: it stands at {from_version + len(records)}"

@@ -72,7 +72,7 @@ class StreamCalls(Host):
             raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
         make = self._envelopes.in_stream
         messages = [make(event, stream, identity) for event, identity in zip_longest(events, ids)]
-        append = Append(stream, messages, expected, repeatable=bool(ids))
+        append = Append(stream, await self._sealed(messages), expected, repeatable=bool(ids))
         await self._commit(append)
         return append.appended
 
@@ -80,6 +80,10 @@ class StreamCalls(Host):
         unit = self.store.unit()
         unit.append_to(append)
         await finish(unit)
+
+    async def _sealed(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages as they may be stored."""
+        return await self._vault.seal(messages, None) if self._envelopes.personal(messages) else messages
 
     async def read(
         self,
@@ -97,6 +101,7 @@ class StreamCalls(Host):
         if not self._opened:
             await self.open()
         records = await self._records(stream_of(stream), after, upto, limit=limit, backward=backward)
+        records = await self._legible(records)
         return [fact(record, self.registry) for record in records]
 
     async def _records(
@@ -116,6 +121,13 @@ class StreamCalls(Host):
                 upto = last - 1
             else:
                 after = last
+
+    async def _legible(self, records: Sequence[Recorded]) -> Sequence[Recorded]:
+        """The records with their personal fields opened, or redacted."""
+        personal = self.registry.personal
+        if not personal or not any(record.message.type in personal for record in records):
+            return records
+        return [await self._vault.opened(record) for record in records]
 
     async def read_all(
         self,
@@ -141,7 +153,7 @@ class StreamCalls(Host):
             page, looked = await self.store.read_all(
                 after=after, limit=size, types=wanted, topics=topics, queries=queries
             )
-            for record in page:
+            for record in await self._legible(page):
                 yield fact(record, self.registry)
             if left is not None:
                 left -= len(page)
