@@ -24,7 +24,7 @@ def filters(place: Place, types: Types | None, topics: Collection[str] | None) -
         conditions.append(among("l.topic", topics, place))
     if types is not None:
         wanted = [among("l.type", types.names, place)] if types.names else []
-        wanted += [f"substr(l.type, 1, {place(len(prefix))}) = {place(prefix)}" for prefix in sorted(types.prefixes)]
+        wanted += [f"substr(l.type, 1, length({place(prefix)})) = {place(prefix)}" for prefix in sorted(types.prefixes)]
         conditions.append(f"({' OR '.join(wanted) or '1 = 0'})")
     return " AND ".join(conditions) or "1 = 1"
 

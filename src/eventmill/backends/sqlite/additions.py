@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 
 from eventmill.backends.sql.prepared import PreparedMessage
@@ -27,9 +26,9 @@ class Additions:
 
     __slots__ = ("_admission", "_appender", "_appends", "_connection", "_counted", "_sql", "messages", "repeatable")
 
-    def __init__(self, connection: sqlite3.Connection, statements: dict[str, str], appender: Appender) -> None:
-        self._connection = connection
-        self._sql = statements
+    def __init__(self, appender: Appender) -> None:
+        self._connection = appender.connection
+        self._sql = appender.sql
         self._appender = appender
         self._admission: Admission | None = None
         self._counted = 0

@@ -21,8 +21,8 @@ class Appender:
     """
 
     def __init__(self, connection: sqlite3.Connection, statements: dict[str, str], clock: Clock) -> None:
-        self._connection = connection
-        self._sql = statements
+        self.connection = connection
+        self.sql = statements
         self._clock = clock
         self._version = -1
         self._head = 0
@@ -48,7 +48,7 @@ class Appender:
         """The version of a stream's last written event."""
         version = self._versions.get(stream)
         if version is None:
-            version = self._connection.execute(self._sql["version"], stream).fetchone()[0]
+            version = self.connection.execute(self.sql["version"], stream).fetchone()[0]
             self._versions[stream] = version
         return version
 
@@ -56,7 +56,7 @@ class Appender:
         """The word for how a stream is closed; None for an open one."""
         if stream in self._open:
             return None
-        row = self._connection.execute(self._sql["document"], (closing(stream),)).fetchone()
+        row = self.connection.execute(self.sql["document"], (closing(stream),)).fetchone()
         if row is None:
             self._open.add(stream)
             return None
@@ -98,9 +98,9 @@ class Appender:
             if message.tags:
                 tags += [(tag, position) for tag in message.tags]
             position += 1
-        self._connection.executemany(self._sql["append"], rows)
+        self.connection.executemany(self.sql["append"], rows)
         if tags:
-            self._connection.executemany(self._sql["tag"], tags)
+            self.connection.executemany(self.sql["tag"], tags)
         self._head = position - 1
         return range(first, position)
 
@@ -110,23 +110,23 @@ class Appender:
             parked = (
                 job.state != "dead"
                 and job.lane is not None
-                and self._connection.execute(self._sql["lane_busy"], (job.queue, job.lane)).fetchone() is not None
+                and self.connection.execute(self.sql["lane_busy"], (job.queue, job.lane)).fetchone() is not None
             )
-            self._connection.execute(self._sql["send"], job_row(job, "parked" if parked else job.state))
+            self.connection.execute(self.sql["send"], job_row(job, "parked" if parked else job.state))
 
     def refresh(self) -> None:
         """See whether what is remembered still holds. Once for a transaction is enough."""
-        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        version = self.connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self._version = version
-            self._head = self._connection.execute(self._sql["head"]).fetchone()[0]
+            self._head = self.connection.execute(self.sql["head"]).fetchone()[0]
             self._versions.clear()
             self._open.clear()
 
     def _declared(self, topic: str) -> int:
-        row = self._connection.execute(self._sql["partitions"], (topic,)).fetchone()
+        row = self.connection.execute(self.sql["partitions"], (topic,)).fetchone()
         if row is None:
-            self._connection.execute(self._sql["declare"], (topic, DEFAULT_PARTITIONS))
+            self.connection.execute(self.sql["declare"], (topic, DEFAULT_PARTITIONS))
             row = (DEFAULT_PARTITIONS,)
         self._partitions[topic] = row[0]
         return int(row[0])

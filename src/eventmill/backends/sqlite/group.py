@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.backends.sqlite.additions import Additions
+from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.journal import Journal
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.errors import ConfigurationError, EventmillError, LeaseLostError
@@ -69,13 +70,13 @@ class Group:
 
     __slots__ = ("additions", "durable", "fences", "held", "jobs", "journal", "marks", "opened", "units", "verified")
 
-    def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal, additions: Additions) -> None:
+    def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal, appender: Appender) -> None:
         self.durable = durable
         durable.add_done_callback(_retrieve)
         self.journal = journal
         self.opened = opened
         self.units = 0
-        self.additions = additions
+        self.additions = Additions(appender)
         self.jobs: list[Job] = []
         self.marks: dict[Tracker, tuple[str, str, int]] = {}
         self.fences: set[Fence] = set()

@@ -273,10 +273,10 @@ class SqliteUnit:
     def _stage(self) -> Awaitable[object]:
         """A unit that cannot be refused needs no turn."""
         self._ended = True
-        if self._to_check:
-            return self._writer.stage_appends(self._entries or (), self._jobs or (), self._conditions or ())
-        if self._entries or self._jobs:
-            return self._writer.stage(all_of(self._entries or ()), self._jobs or ())
+        entries = self._entries or ()
+        if entries or self._jobs or self._conditions:
+            checked = entries if self._to_check else None
+            return self._writer.stage(all_of(entries), self._jobs or (), checked, self._conditions or ())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done

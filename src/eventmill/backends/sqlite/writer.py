@@ -25,7 +25,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from eventmill.backends.sql.prepared import prepare
-from eventmill.backends.sqlite.additions import Additions
 from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
@@ -37,7 +36,7 @@ from eventmill.core.crash import point
 from eventmill.core.errors import BackendError, BackendUnavailableError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
-from eventmill.core.stream import Absence, Append, all_of
+from eventmill.core.stream import Absence, Append
 
 log = logging.getLogger("eventmill")
 
@@ -151,21 +150,17 @@ class Writer:
                 return
         self._kick()
 
-    def stage(self, messages: Sequence[Message], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
-        """Messages and jobs for the next commit; the positions come when they are durable."""
-        self._refuse_if_unusable()
-        durable: asyncio.Future[list[int]] = self._loop.create_future()
-        self._staged.append(Staged(prepare(messages), jobs, durable))
-        self._kick()
-        return durable
-
-    def stage_appends(
-        self, entries: Sequence[Message | Append], jobs: Sequence[Job], conditions: Sequence[Absence]
+    def stage(
+        self,
+        messages: Sequence[Message],
+        jobs: Sequence[Job] = (),
+        entries: Sequence[Message | Append] | None = None,
+        conditions: Sequence[Absence] = (),
     ) -> asyncio.Future[list[int]]:
-        """The same for messages among which there are appends, or whose caller sets conditions: checked at the commit."""
+        """Messages and jobs for the next commit, as in `Staged`; the positions come when they are durable."""
         self._refuse_if_unusable()
         durable: asyncio.Future[list[int]] = self._loop.create_future()
-        self._staged.append(Staged(prepare(all_of(entries)), jobs, durable, entries, conditions))
+        self._staged.append(Staged(prepare(messages), jobs, durable, entries, conditions))
         self._kick()
         return durable
 
@@ -184,8 +179,7 @@ class Writer:
         return self._begun()
 
     def _begun(self) -> Group:
-        additions = Additions(self.connection, self._sql, self.appender)
-        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection), additions)
+        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection), self.appender)
         return self._group
 
     def _begin(self) -> bool:

@@ -15,7 +15,7 @@ from eventmill.testing.conformance.suite import Backend, Conformance, Stage, cas
 
 async def all_of(store: Backend, limit: int = 7, types: Types | None = None) -> list[str]:
     """The ids of everything in the store, page by page."""
-    after, found = 0, []
+    after, found = 0, list[str]()
     while True:
         page, looked = await store.read_all(after=after, limit=limit, types=types)
         assert len(page) <= limit
@@ -165,7 +165,7 @@ class StreamReadCases(Conformance[Backend]):
 
         async with stage.open() as one, stage.open() as two, stage.open() as reader:
             work = asyncio.gather(*(write((one, two)[writer % 2], writer) for writer in range(writers)))
-            after, seen = 0, []
+            after, seen = 0, list[str]()
             while not work.done() or len(seen) < writers * each:
                 page, looked = await reader.read_all(after=after, limit=50)
                 assert looked >= after
