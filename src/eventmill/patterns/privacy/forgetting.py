@@ -22,7 +22,8 @@ class Forgetting(Host):
         subject: the value of the field that events name in `personal=`. Its key is destroyed; the fields that were sealed
         with it read as their redacted value from then on, in every stream, replay and dead letter, and what is published
         about the subject later is stored redacted. The fact `eventmill.subject.forgotten` says so to all, in the same commit:
-        rows of your own tables are yours to clean. Other processes hold a key in memory for a second at most.
+        rows of your own tables are yours to clean. Keys are held in memory for a second at most: so long, other processes
+        (and this one, where a transaction was joined) may still read.
 
         On SQLite, nothing of the key is left in the file or its write-ahead log when this returns; calling it again does
         that part again. Inside a handler or a transaction the key ends with the commit, and that part is left to the next
