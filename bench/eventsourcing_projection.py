@@ -42,7 +42,7 @@ def rate(place: Path, events: Sequence[Sold]) -> float:
         view.execute("INSERT INTO tracking VALUES (0)")
         began = time.perf_counter()
         at = 1
-        while section := app.notification_log.select(start=at, limit=SECTION):
+        while section := app.recorder.select_notifications(start=at, limit=SECTION):
             for notification in section:
                 sold = app.mapper.to_domain_event(notification)
                 view.execute("BEGIN IMMEDIATE")
