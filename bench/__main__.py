@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import rabbitmq
+from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
 from bench.latency import latency
@@ -24,6 +25,7 @@ from bench.postgres import postgres
 from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
+from bench.saga import saga, saga_postgres
 from bench.statements import statements
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
@@ -34,11 +36,14 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "two": two_workers,
     "latency": latency,
     "memory": memory,
+    "saga": saga,
     "projection": projection,
+    "aggregation": aggregation,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
     "postgres": postgres,
+    "saga-postgres": saga_postgres,
     "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,

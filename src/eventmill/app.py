@@ -13,31 +13,46 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
 
-from eventmill.backends.connect import BrokerBackend, StoreBackend, as_store, connect, connect_store
+from eventmill.backends.connect import (
+    BrokerBackend,
+    StoreBackend,
+    as_store,
+    connect,
+    connect_source,
+    connect_store,
+    database_of,
+)
 from eventmill.core.capabilities import Log
 from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.limits import Limits as MessageLimits
-from eventmill.core.message import Message, Partition
-from eventmill.core.partition import DEFAULT_PARTITIONS
+from eventmill.core.message import Message
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.cdc.captures import Captures
+from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.ground import Ground
-from eventmill.patterns.projection import BATCH, Class, projection
+from eventmill.patterns.inbox import remedy, short_inboxes
+from eventmill.patterns.long_running import LongRunningPatterns
 from eventmill.patterns.projections import Projections
 from eventmill.patterns.projector import Projector
-from eventmill.patterns.relay import RELAY, relay
+from eventmill.patterns.recording import recorder
+from eventmill.patterns.relay import relay
 from eventmill.patterns.retention import Housekeeping
-from eventmill.patterns.view import View
+from eventmill.patterns.surroundings import Surroundings
+from eventmill.patterns.tasks.tasks import Tasks
+from eventmill.patterns.topics import admit, declare
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.settlement import Settlement
 from eventmill.runtime.subscription import Subscription
+from eventmill.runtime.together import run_together
 from eventmill.runtime.transaction import Transaction, current
+from eventmill.runtime.worker import Worker
 from eventmill.settings import Settings
 
 log = logging.getLogger("eventmill")
@@ -90,14 +105,34 @@ class App:
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
         self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
         self.projections = Projections(
-            Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
-                   self.settings, self._subscription, self.open)
+            Ground(name, self.store, self.store, self._projected_log, self._envelopes, self.clock,
+                   self.settings, self._subscription, self.open),
+            registry,
         )  # fmt: skip
+        self.tasks = Tasks(
+            name, self.store, envelopes=self._envelopes, clock=self.clock, ids=self.ids, rng=self._rng,
+            lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open,
+        )  # fmt: skip
+        self.task = self.tasks.task
+        self.schedule, self.send = self.tasks.schedule, self.tasks.send
+        self.projection, self.view = self.projections.declare, self.projections.view
         self._opened = False
         self._opening: asyncio.Lock | None = None
-        self._subscriptions: list[Subscription | Projector] = []
+        self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
         self._incarnation: str | None = None
+        self._records = False
         self._members = count(1)
+        surroundings = Surroundings(
+            name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes
+        )
+        self.captures = Captures(
+            surroundings, connect=lambda url: connect_source(url, self.clock), database_of=database_of, register=self.on,
+            topics=self._topics, lease=self.settings.lease,
+        )  # fmt: skip
+        self.capture = self.captures.declare
+        self._long_running = LongRunningPatterns(surroundings)
+        self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
+        self.aggregator, self.aggregations = self._long_running.aggregator, self._long_running.aggregations
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -150,38 +185,22 @@ class App:
 
         return register
 
-    def projection(
-        self,
-        name: str,
-        *,
-        tables: Sequence[str],
-        version: int | str = 1,
-        batch: int = BATCH,
-        retry: RetryPolicy | None = None,
-        partial: bool = False,
-    ) -> Callable[[Class], Class]:
-        """Fold events into tables of their own: the decorated class has methods marked `@on(...)`, and `create(tx)`.
+    def _replace(self, made: Consumer) -> None:
+        """Take a consumer, in the place of a former one of its group."""
+        self.consumers = [*(each for each in self.consumers if each.group != made.group), made]
 
-        tables: their plain names, which are what readers use; in the class's SQL they are written `{name}`.
-        version: of the class's code: another one says that the rows would be others, and that a rebuild is needed.
-        batch: events in one commit, at most. retry: as for `on`; a dead letter's key waits, others go on.
-        partial: build it of what is left, where the oldest messages were trimmed, rather than refuse to.
+    def record(self, *wanted: type | str) -> None:
+        """Keep what other services publish of these types in this service's own log; projections then read that log.
+
+        wanted: event types, names, or patterns (`order.*`, `*`). Whatever the broker is and however long it keeps
+        anything, a projection can then be built anew. Without a broker there is nothing to do: the log is one's own.
         """
+        if self.broker is not self.store:
+            self._replace(recorder(self.name, wanted, self.registry))
+            self._records = True
 
-        def register(cls: Class) -> Class:
-            self.projections.add(
-                projection(
-                    cls, name, tables=tables, registry=self.registry, version=version, batch=batch, retry=retry,
-                    partial=partial,
-                )
-            )  # fmt: skip
-            return cls
-
-        return register
-
-    def view(self, name: str) -> View:
-        """What a projection has made: how far it is, waiting for it, building it anew."""
-        return self.projections.view(name)
+    def _projected_log(self) -> Log:
+        return self.store if self._records else cast(Log, self.broker)
 
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
@@ -219,6 +238,7 @@ class App:
                         async with self._transaction() as tx:
                             await setup(tx)
                     await self.projections.prepare()
+                    await self._long_running.check()
                 except BaseException:
                     if self.broker is not self.store:
                         await self.broker.__aexit__(None, None, None)
@@ -229,19 +249,12 @@ class App:
             self._opened = True
 
     async def _declare(self) -> None:
-        """Topics that handlers wait on must exist, so that their partitions can be shared out."""
         for place in {id(self.store): self.store, id(self.broker): self.broker}.values():
-            present = await place.topics()
-            wanted = dict(self._topics)
-            for each in [*self.consumers, *self.projections.consumers]:
-                for topic in each.topics(present):
-                    wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
-            await place.declare(wanted)
-        # Before anything is published: what a queue does not know of, it keeps for nobody.
-        there = await self.broker.topics()
-        for each in self.consumers:
-            parts = [Partition(topic, number) for topic in each.topics(there) for number in range(there.get(topic, 0))]
-            await self.broker.admit(each.group, each.types, parts)
+            await declare(place, self._topics, [*self.consumers, *self.projections.consumers])
+        await admit(self.broker, self.consumers)
+        if self.broker is not self.store:
+            for problem in await short_inboxes(self.broker, self.consumers, self.settings.inbox_retention):
+                log.warning("%r: %s; %s", self.broker, problem, remedy())
 
     async def close(self) -> None:
         """Close store and broker; staged messages are committed first."""
@@ -296,7 +309,7 @@ class App:
             await unit.discard()
             raise
         else:
-            durable = await unit.finish()
+            durable = await _concluded(transaction)
         finally:
             transaction.close()
             current.reset(token)
@@ -304,44 +317,36 @@ class App:
 
     # Consuming
 
-    async def run(self) -> None:
-        """Handle messages until `stop` is called; then finish what was begun and give the leases back."""
+    async def run(self, *, handle: bool = True) -> None:
+        """Handle messages until `stop` is called; then finish what was begun and give the leases back.
+
+        handle: False only captures, and relays to the broker.
+        """
         await self.open()
         self._incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
-        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
-        consumers = list(self.consumers)
+        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
+        consumers = list(self.consumers) if handle else []
         if self.broker is not self.store:
-            consumers.append(relay(self.broker, self.registry))
+            consumers.append(relay(self.broker, self.registry, self.clock))
         self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
-        self._subscriptions += self.projections.projectors(heartbeat)
-        tasks = [asyncio.create_task(each.run(), name=each.consumer.group) for each in self._subscriptions]
-        tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
+        staff = self.tasks.staff(self._incarnation, heartbeat, self._members)
+        if handle:
+            self._subscriptions += self.projections.projectors(heartbeat)
+            self._subscriptions += staff.workers
+            staff.begin()
+        self._subscriptions += self.captures.capturings(self._incarnation, heartbeat, self._members)
         try:
-            await self._until_stopped(tasks)
+            await run_together(self._subscriptions, self._stopped, housekeeping.run())
         finally:
-            for task in (*tasks, tidy):
-                task.cancel()
-            await asyncio.gather(*tasks, tidy, return_exceptions=True)
+            await staff.end()
             heartbeat.close()
             self._subscriptions = []
 
-    async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        stopped = asyncio.create_task(self._stopped.wait())
-        try:
-            # A subscription ends before it is told to only by an error that nothing was prepared for.
-            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for subscription in self._subscriptions:
-                subscription.stop()
-            for task in tasks:
-                await task
-        finally:
-            stopped.cancel()
-
     def _subscription(self, each: Consumer, heartbeat: Heartbeat) -> Subscription:
-        source = self.store if each.group == RELAY else self.broker
+        source = self.store if each.own else self.broker
         if source is not self.store:
             each = replace(each, inbox=True)
         settings = self.settings
@@ -354,17 +359,31 @@ class App:
             heartbeat=heartbeat,
             clock=self.clock,
             # A batch is handled while the next one is fetched.
-            limits=Limits(settings.lease, max(settings.prefetch, 2 * (each.batch or 1)), settings.prefetch_bytes),
+            limits=Limits(
+                settings.lease,
+                max(settings.prefetch, each.prefetch, 2 * (each.batch or 1)),
+                settings.prefetch_bytes,
+            ),
             member=f"{self._incarnation or self.ids()}/{self.name}.{next(self._members)}",
         )
 
     def stop(self) -> None:
         """Let `run` return as soon as what is being handled is finished."""
         self._stopped.set()
-        for subscription in self._subscriptions:
-            subscription.stop()
+        for each in self._subscriptions:
+            each.stop()
 
     @property
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
-        return sum(subscription.handled for subscription in self._subscriptions)
+        return sum(each.handled for each in self._subscriptions if not isinstance(each, Capturing))
+
+
+async def _concluded(transaction: Transaction) -> Awaitable[object]:
+    """End a transaction well, or undo it."""
+    try:
+        await transaction.conclude()
+    except BaseException:
+        await transaction.unit.discard()
+        raise
+    return await transaction.unit.finish()

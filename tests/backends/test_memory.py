@@ -14,6 +14,7 @@ from eventmill.testing.conformance import (
     PublisherConformance,
     StoreConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -34,5 +35,10 @@ class TestStore(OnMemory, StoreConformance): ...
 
 
 class TestSubscriber(OnMemory, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"memory://{place}", name="conformance", settings=settings)
+
+
+class TestTasks(OnMemory, TaskConformance):
     def app(self, place: Path, settings: Settings) -> App:
         return App(f"memory://{place}", name="conformance", settings=settings)

@@ -18,6 +18,7 @@ from eventmill.testing.conformance import (
     PublisherConformance,
     StoreConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -47,10 +48,18 @@ class TestLog(OnPostgres, LogConformance): ...
 class TestStore(OnPostgres, StoreConformance): ...
 
 
+EFFECTS = "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"
+
+
 class TestSubscriber(OnPostgres, SubscriberConformance):
-    effects_table = (
-        "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"
-    )
+    effects_table = EFFECTS
+
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(self.url(place), name="conformance", settings=settings)
+
+
+class TestTasks(OnPostgres, TaskConformance):
+    effects_table = EFFECTS
 
     def app(self, place: Path, settings: Settings) -> App:
         return App(self.url(place), name="conformance", settings=settings)

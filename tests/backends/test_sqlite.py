@@ -14,6 +14,7 @@ from eventmill.testing.conformance import (
     PublisherConformance,
     StoreConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -34,5 +35,10 @@ class TestStore(OnSqlite, StoreConformance): ...
 
 
 class TestSubscriber(OnSqlite, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)
+
+
+class TestTasks(OnSqlite, TaskConformance):
     def app(self, place: Path, settings: Settings) -> App:
         return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)

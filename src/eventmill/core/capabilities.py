@@ -112,6 +112,14 @@ class Subscriber(Protocol):
         """How many messages wait for the group, and since when the oldest does, where that is known."""
         ...
 
+    def redelivery(self, topics: Collection[str]) -> Awaitable[Mapping[str, float]]:
+        """For how long (seconds) after its publication each topic may hand a message out; infinity: for ever.
+
+        Topics of which nobody can say are left out: a queue, which has no limit and hands out what was not
+        acknowledged first of all; a log that is trimmed as its own service says.
+        """
+        ...
+
     def dismiss(self, group: str) -> Awaitable[None]:
         """The group is not coming back: nothing is kept for it any more."""
         ...
@@ -201,6 +209,10 @@ class Transaction(Protocol):
         """From here on, a statement that waits longer than this for others' locks fails, with BackendUnavailableError."""
         ...
 
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write with `expected`."""
+        ...
+
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         """Run one statement on the user's own tables; `?` and `:name` mark parameters on every backend."""
         ...
@@ -213,7 +225,8 @@ class Transaction(Protocol):
         """Stage the end of a claimed job: done, again at `retry_at` (milliseconds), or dead.
 
         A job that ends lets the next of its lane go. A dead one holds its lane until it is replayed or
-        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` are kept. Refused with LeaseLostError where the claim was taken over.
+        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` and `attempts` are kept.
+        Refused with LeaseLostError where the claim was taken over. One unit may settle any number of jobs of its fence's member.
         """
         ...
 
@@ -232,6 +245,11 @@ class Transaction(Protocol):
 
 class Unit(Transaction, Protocol):
     """A transaction in the hands of the runtime, which need not wait for the disk to go on."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was staged or run in it yet."""
+        ...
 
     async def finish(self) -> Awaitable[object]:
         """End the unit well. Returns when its effects are in line for the commit; what it returns is durability.
@@ -287,12 +305,29 @@ class Store(Protocol):
         """Free at once what the members of a process known to be dead hold (their names start with `incarnation/`)."""
         ...
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        """Take due jobs, counting the attempt. A job whose last claim vanished comes alone, `crashed` set."""
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        """Take due jobs in the order of `Job.rank`, counting the attempt.
+
+        alone: a job whose last claims vanished, so many or more in a row, comes by itself, `crashed` saying how many.
+        What it costs does not depend on how many jobs wait, due or not.
+        """
+        ...
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        """Claim the job of this reference before its time, without counting an attempt; None while it runs, is parked or
+        dead, or is not there."""
+        ...
+
+    async def find(self, reference: str) -> Job | None:
+        """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
         ...
 
     async def next_due(self, queue: str) -> int | None:
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
+        ...
+
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Committed documents whose keys start with `prefix` and lie beyond `after`, in order of their keys' bytes."""
         ...
 
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
@@ -329,7 +364,7 @@ class Store(Protocol):
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:
-        """Jobs in order of their ids. state: `due`, `parked` (behind another of its lane) or `dead`."""
+        """Jobs in order of their ids. state: `due`, `running`, `parked` (behind another of its lane) or `dead`."""
         ...
 
     async def replay(self, ids: Collection[int]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from eventmill.core.clock import Clock
 from eventmill.core.codec import write_json
 from eventmill.core.context import handling
@@ -64,6 +66,40 @@ class Envelopes:
                 return self._named(event)
             kind = self._registry.of(event)  # raises, saying what to write
         return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+
+    def written(self, name: str, topic: str, data: bytes, extensions: dict[str, str] | None = None) -> Message:
+        """The message of data that is JSON already, of a type that is not registered. Raises MessageTooLargeError."""
+        message = self._message(name, topic, 1, None, data)
+        return message if not extensions else msgspec.structs.replace(message, extensions=extensions)
+
+    def derived(
+        self, event: object, *, id_: str, correlationid: str, causationid: str, extensions: dict[str, str]
+    ) -> Message:
+        """The message of an event that follows from others, and whose identity follows from theirs.
+
+        Raises as the call itself.
+        """
+        kind = self._types.get(type(event))
+        if kind is None:
+            return msgspec.structs.replace(
+                self(event), id=id_, correlationid=correlationid, causationid=causationid, extensions=extensions
+            )
+        data = kind.encode(event)
+        if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
+            self._limits.check(data, kind.name)
+        return Message(
+            id=id_,
+            source=self._source,
+            type=kind.name,
+            topic=kind.topic,
+            time=round(self._now() * 1_000_000),
+            data=data,
+            key=kind.key_of(event),
+            version=kind.version,
+            correlationid=correlationid,
+            causationid=causationid,
+            extensions=extensions,
+        )
 
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)

@@ -16,6 +16,7 @@
     │   └── BlockedError              nor will it by itself: a dead letter is in the way
     ├── ConflictError                 a compare-and-set saw another version than it expected
     ├── DuplicateError                a message that this group has handled already
+    ├── DuplicateTaskError            a unique call that is there already, and whose task refuses a second one
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
     ├── UnitInterruptedError          a unit was undone because of another one it shared a commit with: do it again
     └── BackendError                  the database or the broker
@@ -61,7 +62,14 @@ class MessageTooLargeError(MessageError):
 
 
 class UnroutableError(MessageError):
-    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender."""
+    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender.
+
+    refused: id and source of each message that was refused; what else was in the call is stored. Empty: it is not known.
+    """
+
+    def __init__(self, text: str, refused: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class EncodeError(MessageError):
@@ -107,6 +115,14 @@ class ConflictError(EventmillError):
 
 class DuplicateError(EventmillError):
     """The group has handled this message already; nothing was done again."""
+
+
+class DuplicateTaskError(EventmillError):
+    """A unique call is there already. `existing` is its id."""
+
+    def __init__(self, what: str, existing: str) -> None:
+        super().__init__(what)
+        self.existing = existing
 
 
 class LeaseLostError(EventmillError):

@@ -16,7 +16,7 @@ from eventmill.core.upcasting import Upcasters, check_version
 class EventType:
     """One type of event: its name, schema version and topic, and how it is written and read."""
 
-    __slots__ = ("_codec", "_key", "_upcasters", "cls", "name", "topic", "version")
+    __slots__ = ("_codec", "_key", "_upcasters", "cls", "keyed_by", "name", "topic", "version")
 
     def __init__(
         self, cls: type, *, name: str, key: Key | None, version: int, topic: str | None, upcasters: Upcasters
@@ -27,11 +27,18 @@ class EventType:
         self.version = version
         self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
         self._codec = codec_of(cls)
+        self.keyed_by = key
+        """The field, or the function, that was given as `key=`."""
         self._key = None if key is None else KeyOf(key, name=name, fields=self._codec.fields, item=self._codec.item)
         self._upcasters = upcasters
 
     def __repr__(self) -> str:
         return f"<EventType {self.name} version {self.version}: {described(self.cls)}>"
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The names of its fields."""
+        return self._codec.fields
 
     def key_of(self, event: Any) -> str | None:
         """The event's key, or None for a type without one.

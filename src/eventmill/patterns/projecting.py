@@ -15,6 +15,7 @@ from eventmill.patterns.projection import Branch, Projection
 from eventmill.patterns.tables import Tables
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
+from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
 Gone = Callable[[], Awaitable[bool]]
@@ -64,6 +65,7 @@ class ProjectionHandler:
     """A consumer's handler that folds events into one generation."""
 
     plain = False
+    staged = False
     event_class: object = None
 
     def __init__(self, projection: Projection, tables: Tables, ledger: Ledger | None, gone: Gone | None = None) -> None:
@@ -82,7 +84,11 @@ class ProjectionHandler:
         return result if isinstance(result, Retry | DeadLetter) else None
 
     async def call(
-        self, deliveries: Sequence[Delivery], transaction: Transaction, context: Callable[[], Context]
+        self,
+        deliveries: Sequence[Delivery],
+        transaction: Transaction,
+        context: Callable[[], Context],
+        stages: Stages | None = None,
     ) -> object:
         """Raises whatever a method raises, and LeaseLostError where the generation's tables are not there any more."""
         own = ProjectionTransaction(transaction, self._tables)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.registry import Registry
+from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.beginning import begin, outdated, sweep
 from eventmill.patterns.generations import Ledger, base_of, decoded
 from eventmill.patterns.ground import Ground
-from eventmill.patterns.projection import Projection
+from eventmill.patterns.projection import BATCH, Class, Projection, projection
 from eventmill.patterns.projector import Projector, consumer_of
 from eventmill.patterns.view import View
 from eventmill.runtime.consumer import Consumer
@@ -21,8 +23,9 @@ log = logging.getLogger("eventmill")
 class Projections:
     """Those of one App, by name."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, registry: Registry) -> None:
         self.ground = ground
+        self._registry = registry
         self._declared: dict[str, Projection] = {}
         self._views: dict[str, View] = {}
 
@@ -39,18 +42,47 @@ class Projections:
             raise ConfigurationError(f"{self.ground.app} has no projection {name!r}; there are: {there}")
         return found
 
-    def add(self, projection: Projection) -> None:
+    def declare(
+        self,
+        name: str,
+        *,
+        tables: Sequence[str],
+        version: int | str = 1,
+        batch: int = BATCH,
+        retry: RetryPolicy | None = None,
+        partial: bool = False,
+    ) -> Callable[[Class], Class]:
+        """Fold events into tables of their own: the decorated class has methods marked `@on(...)`, and `create(tx)`.
+
+        tables: their plain names, which are what readers use; in the class's SQL they are written `{name}`.
+        version: of the class's code: another one says that the rows would be others, and that a rebuild is needed.
+        batch: events in one commit, at most. retry: as for `on`; a dead letter's key waits, others go on.
+        partial: build it of what is left, where the oldest messages were trimmed, rather than refuse to.
+        """
+
+        def register(cls: Class) -> Class:
+            self.add(
+                projection(
+                    cls, name, tables=tables, registry=self._registry, version=version, batch=batch, retry=retry,
+                    partial=partial,
+                )
+            )  # fmt: skip
+            return cls
+
+        return register
+
+    def add(self, added: Projection) -> None:
         """Raises ConfigurationError where the name, or a table, belongs to another projection."""
-        if projection.name in self._declared:
-            raise ConfigurationError(f"projection {projection.name!r} is there already: give this one another name")
+        if added.name in self._declared:
+            raise ConfigurationError(f"projection {added.name!r} is there already: give this one another name")
         for other in self:
-            shared = set(projection.tables) & set(other.tables)
+            shared = set(added.tables) & set(other.tables)
             if shared:
                 raise ConfigurationError(
-                    f"projections {other.name!r} and {projection.name!r} both have a table {min(shared)!r}: "
+                    f"projections {other.name!r} and {added.name!r} both have a table {min(shared)!r}: "
                     "a table is written by one projection; give one of them another"
                 )
-        self._declared[projection.name] = projection
+        self._declared[added.name] = added
 
     def ledger(self, projection: Projection) -> Ledger:
         return Ledger(self.ground.app, projection.name)
@@ -62,14 +94,17 @@ class Projections:
     @property
     def consumers(self) -> Sequence[Consumer]:
         """What they want of the broker. Their groups are those of no generation."""
-        return [consumer_of(each, self.ledger(each), None, 0) for each in self]
+        return [consumer_of(each, self.ledger(each), None, 0, own=not self.ground.relayed) for each in self]
 
     def projectors(self, heartbeat: Heartbeat) -> Sequence[Projector]:
         """This process's part in feeding each."""
         return [Projector(each, self.ledger(each), self.ground, heartbeat) for each in self]
 
     def view(self, name: str) -> View:
-        """Raises ConfigurationError for a name that is not declared."""
+        """What a projection has made: how far it is, waiting for it, building it anew.
+
+        Raises ConfigurationError for a name that is not declared.
+        """
         declared = self[name]
         view = self._views.get(name)
         if view is None:
@@ -83,12 +118,12 @@ class Projections:
 
     async def prepare(self) -> None:
         """Make the first generation of those that have none; say which were made by another definition."""
-        for projection in self:
-            ledger = self.ledger(projection)
+        for each in self:
+            ledger = self.ledger(each)
             state, _ = decoded(await self.ground.store.document(ledger.key))
             if state is None:
-                state = await begin(projection, ledger, self.ground)
+                state = await begin(each, ledger, self.ground)
             else:
                 await sweep(ledger, self.ground, state)
-            if state.shown.fingerprint != projection.fingerprint:
-                log.warning("%s", outdated(projection, state))
+            if state.shown.fingerprint != each.fingerprint:
+                log.warning("%s", outdated(each, state))

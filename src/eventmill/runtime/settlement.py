@@ -18,10 +18,11 @@ from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job, JobError
-from eventmill.core.outcome import DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
+from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
 log = logging.getLogger("eventmill")
@@ -65,6 +66,9 @@ class Settlement:
             return [(first, await self._give_up(first, fence, settled, reason, None))]
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
+        stages = None
+        if consumer.handler.staged:
+            stages = Stages(transaction, lambda: Transaction(self._store.unit(first.claim, fence), self._envelopes))
         message_token = handling.set(deliveries[-1].message)
         transaction_token = current.set(transaction)
         error: BaseException | None = None
@@ -76,21 +80,33 @@ class Settlement:
                     if result is not None:
                         outcome = consumer.handler.refusal(result)
                 else:
-                    outcome = await self._call(deliveries, transaction)
+                    outcome = await self._call(deliveries, transaction, stages)
             finally:
+                if stages is not None:
+                    transaction = stages.transaction
+                    unit = transaction.unit
                 handling.reset(message_token)
                 current.reset(transaction_token)
                 transaction.close()
-            if outcome is None:
+            if outcome is None or isinstance(outcome, Released):
+                if transaction.deferred:
+                    await transaction.conclude()
                 point("handler.done")
                 for delivery in deliveries:
+                    why = None if outcome is None else outcome.reasons.get(delivery.message.identity)
+                    if why is not None:
+                        self._release(unit, delivery, why)
+                        continue
                     _mark(unit, delivery)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                durable = await unit.finish()
-                settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
+                end = await unit.finish()
+                durable = end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
+                settled(deliveries, durable)
+                if transaction.finished is not None:
+                    transaction.finished(durable)
                 return _NOTHING
             await unit.discard()
         except (LeaseLostError, BackendError, KeyboardInterrupt):
@@ -112,7 +128,9 @@ class Settlement:
             return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
 
-    async def _call(self, deliveries: Sequence[Delivery], transaction: Transaction) -> Outcome | None:
+    async def _call(
+        self, deliveries: Sequence[Delivery], transaction: Transaction, stages: Stages | None
+    ) -> Outcome | None:
         """None where all is done, or what the handler asks for instead."""
         consumer = self._consumer
         first = deliveries[0]
@@ -124,13 +142,14 @@ class Settlement:
 
         def context() -> Context:
             key = f"{consumer.group}:{first.message.source}:{first.message.id}"
-            return Context(consumer.group, first.attempt, key, first.position)
+            positions = [delivery.position for delivery in deliveries]
+            return Context(consumer.group, first.attempt, key, first.position, positions)
 
         if consumer.timeout is None:
-            result = await consumer.handler.call(deliveries, transaction, context)
+            result = await consumer.handler.call(deliveries, transaction, context, stages)
         else:
             async with asyncio.timeout(consumer.timeout):
-                result = await consumer.handler.call(deliveries, transaction, context)
+                result = await consumer.handler.call(deliveries, transaction, context, stages)
         return None if result is None else consumer.handler.refusal(result)
 
     async def _one_by_one(
@@ -174,6 +193,8 @@ class Settlement:
             )
         if isinstance(outcome, DeadLetter):
             return await self._give_up(delivery, fence, settled, outcome, error)
+        if isinstance(outcome, Snooze):
+            return await self._snooze(delivery, fence, settled, outcome)
         after = outcome.after if isinstance(outcome, Retry) else 0.0
         due = int((self._clock.now() + after) * 1000)
         failure = self._failure(delivery, error, "the handler asked for a retry")
@@ -189,14 +210,31 @@ class Settlement:
         point("retry.staged")
         return self._finished(delivery, await unit.finish(), settled)
 
+    async def _snooze(self, delivery: Delivery, fence: Fence, settled: Settled, outcome: Snooze) -> Durable:
+        """Again later, with no attempt spent; the key waits behind it."""
+        unit = self._store.unit(delivery.claim, fence)
+        due = int((self._clock.now() + outcome.seconds) * 1000)
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(delivery.job, attempts=delivery.job.attempts - 1), retry_at=due)
+        else:
+            self._to_job(unit, delivery, self._job(delivery, attempts=0, due=due, errors=[]))
+        return self._finished(delivery, await unit.finish(), settled)
+
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
         """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
-        failure = self._failure(delivery, None, reason)
         log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
-        job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
-        self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
+        self._release(unit, delivery, reason)
         return self._finished(delivery, await unit.finish(), settled)
+
+    def _release(self, unit: Unit, delivery: Delivery, reason: str) -> None:
+        """Stage it as a dead letter that is in no lane."""
+        failure = self._failure(delivery, None, reason)
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(_with(delivery.job, failure), lane=None), dead=True)
+        else:
+            job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
+            self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
 
     async def _give_up(
         self, delivery: Delivery, fence: Fence, settled: Settled, outcome: DeadLetter, error: BaseException | None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
@@ -14,6 +15,13 @@ from eventmill.core.errors import OutsideTransactionError
 from eventmill.core.rows import Rows, SqlParameters
 
 T = TypeVar("T")
+
+
+class Sendable(Protocol):
+    """What `send` takes: `task.job(…)`, or a group of them."""
+
+    def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str: ...
+
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
 """The transaction that the running handler, or `async with app.transaction()`, stands in."""
@@ -27,12 +35,14 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_unit", "execute")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute", "finished")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
+        self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
+        self.finished: Callable[[asyncio.Future[object]], None] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -46,9 +56,32 @@ class Transaction:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
         self._unit.append([self._envelopes(event) for event in events])
 
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; returns the id of what will run.
+
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; send before the handler returns")
+        return call.stage(self, after=after, at=at)
+
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        """Have something done in the unit when everything else was, right before the commit."""
+        self._deferred = [*self._deferred, work]
+
+    async def conclude(self) -> None:
+        """Do what was deferred; whoever ends the unit well calls this before."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
+
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write them with `expected`."""
+        return await self._unit.get_many(keys)
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.
@@ -56,6 +89,10 @@ class Transaction:
         With `expected`, the transaction ends with ConflictError where another version is found.
         """
         self._unit.put(key, data, expected=expected)
+
+    def when_finished(self, call: Callable[[asyncio.Future[object]], None]) -> None:
+        """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
+        self.finished = call
 
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
@@ -65,6 +102,11 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
+
+    @property
+    def deferred(self) -> bool:
+        """Whether `conclude` has something to do."""
+        return bool(self._deferred)
 
     @property
     def unit(self) -> Unit:
@@ -102,6 +144,10 @@ class SyncTransaction:
     def publish(self, *events: object) -> None:
         """Publish when, and only when, this transaction commits."""
         self._transaction.publish(*events)
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

@@ -48,6 +48,9 @@ POINTS: Mapping[str, str] = {
     "commit.after": "COMMIT has returned, nobody was told",
     "lease.taken": "partitions were taken over, the member does not know",
     "lease.release": "partitions or a whole membership are about to be given back",
+    "task.done": "the task has returned, the end of its job is not staged yet",
+    "schedule.fired": "a schedule's task and its next moment are staged, in a unit that is not finished",
+    "jobs.staged": "the ends of some jobs are staged, in a unit that is not finished",
     "job.claimed": "jobs were claimed, the member does not know",
     "checkpoint.begin": "the write lock is held for a checkpoint that has not begun",
     "checkpoint.end": "the checkpoint is done, the lock is still held",
@@ -66,6 +69,15 @@ REBUILDING: Mapping[str, str] = {
     "drop.done": "a generation's tables are gone, its group is not forgotten",
 }
 """Those that are passed where a projection is made, rebuilt, swapped or dropped."""
+
+CAPTURE_POINTS: Mapping[str, str] = {
+    "cdc.prepared": "the source keeps changes for a new capture, the store does not know its position",
+    "cdc.chunk.read": "rows of a snapshot were read, no mark is in the source's log for them",
+    "cdc.chunk.marked": "the mark is there, the rows are not told",
+    "cdc.commit.before": "captured changes are staged with the capture's progress",
+    "cdc.commit.after": "they are durable, the source was not told",
+}
+"""The points that only a program passes which captures changes."""
 
 
 @dataclass(frozen=True, slots=True)

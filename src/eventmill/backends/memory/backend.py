@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
-from eventmill.backends.memory.jobs import DEAD, DUE, PARKED
+from eventmill.backends.memory.jobs import DEAD, DUE, PARKED, RUNNING
 from eventmill.backends.memory.state import State, state_of
 from eventmill.backends.memory.unit import MemoryUnit
 from eventmill.backends.url import Url
@@ -201,7 +201,7 @@ class MemoryBackend(LogSubscriber):
                         for member, lease in sorted(known.members.items())
                         if not lease.ended(now)
                     },
-                    retrying=states.count(DUE),
+                    retrying=states.count(DUE) + states.count(RUNNING),
                     parked=states.count(PARKED),
                     dead=states.count(DEAD),
                 )
@@ -219,10 +219,19 @@ class MemoryBackend(LogSubscriber):
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return {(id_, source) for name, source, id_ in self._state.inbox if name == group and id_ in ids}
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        return self._state.documents.listed(prefix, after, limit)
+
     # Jobs
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        return self._state.jobs.claim(queue, member, limit, self._clock.now(), lease)
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        return self._state.jobs.claim(queue, member, limit, self._clock.now(), lease, alone)
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        return self._state.jobs.take(reference, member, self._clock.now(), lease)
+
+    async def find(self, reference: str) -> Job | None:
+        return self._state.jobs.find(reference)
 
     async def next_due(self, queue: str) -> int | None:
         return self._state.jobs.next_due(queue, self._clock.now())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from eventmill.backends.memory.documents import Put
 from eventmill.backends.memory.jobs import Settlement
@@ -43,6 +43,18 @@ class MemoryUnit:
         self._ended = False
         self.positions: Sequence[int] = ()
 
+    @property
+    def untouched(self) -> bool:
+        return not (
+            self._has_turn
+            or self._appends
+            or self._sends
+            or self._puts
+            or self._settlements
+            or self._marks
+            or self._received
+        )
+
     def append(self, messages: Sequence[Message]) -> None:
         self._require_open()
         self._appends.extend(messages)
@@ -79,6 +91,11 @@ class MemoryUnit:
 
     async def hurry(self, seconds: float) -> None:
         await self._take_turn()  # whoever has the turn waits for nobody
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        await self._take_turn()
+        found = {key: self._state.documents.seen(key, self._puts) for key in keys}
+        return {key: document for key, document in found.items() if document is not None}
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         await self._take_turn()

@@ -76,7 +76,7 @@ class PostgresGroups(Database):
             await unit.fetch("lock_members")
             if partitions is None:
                 await unit.fetch("release_cursors", text(group), text(member))
-                await unit.fetch("release_jobs", text(member))
+                await unit.fetch("release_jobs", text(group), text(member))
                 await unit.fetch("drop_member", text(group), text(member))
             else:
                 await unit.fetch("release_some", text(member), text(group), *_places(partitions))

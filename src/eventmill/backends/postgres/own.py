@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 import psycopg
 from psycopg import pq
@@ -21,7 +21,7 @@ from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
 from eventmill.backends.postgres.unit import Staging, conflict
-from eventmill.backends.postgres.values import Value, blob, number, text
+from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
 from eventmill.core.document import Document
@@ -48,6 +48,10 @@ class OwnUnit(Staging):
         self._begun = False
         self._over: Exception | None = None
         self._entering: asyncio.Future[None] | None = None
+
+    @property
+    def _touched(self) -> bool:
+        return self._pipeline is not None or self._entering is not None
 
     async def enter(self) -> Pipeline:
         """The connection, its transaction open."""
@@ -124,6 +128,9 @@ class OwnUnit(Staging):
         rows = await self.fetch("document", text(key))
         return self._as_staged(key, Document(key, rows[0][0], rows[0][1]) if rows else None)  # type: ignore[arg-type]
 
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        return self._many_as_staged(keys, await self.fetch("some_documents", texts(list(keys))))
+
     async def finish(self) -> Awaitable[object]:
         self._refuse_if_ended()
         try:
@@ -159,6 +166,7 @@ class OwnUnit(Staging):
                         raise told from error
                 raise
         await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
+        self._writer.committed(bool(messages))
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)

@@ -30,7 +30,19 @@ class Staged:
 class Group:
     """The units of one commit."""
 
-    __slots__ = ("durable", "fences", "held", "jobs", "journal", "marks", "messages", "opened", "units", "verified")
+    __slots__ = (
+        "done",
+        "durable",
+        "fences",
+        "held",
+        "jobs",
+        "journal",
+        "marks",
+        "messages",
+        "opened",
+        "units",
+        "verified",
+    )
 
     def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal) -> None:
         self.durable = durable
@@ -40,6 +52,7 @@ class Group:
         self.units = 0
         self.messages: list[PreparedMessage] = []
         self.jobs: list[Job] = []
+        self.done: list[tuple[int]] = []  # claimed jobs that end, by their ids
         self.marks: dict[Tracker, tuple[str, str, int]] = {}
         self.fences: set[Fence] = set()
         self.verified: dict[int, Cursor] = {}  # by identity, which is all that needs to be compared

@@ -81,7 +81,7 @@ class SqliteGroups(Database):
         def work(connection: sqlite3.Connection) -> None:
             if partitions is None:
                 connection.execute(STATEMENTS["release_cursors"], (group, member))
-                connection.execute(STATEMENTS["release_jobs"], (member,))
+                connection.execute(STATEMENTS["release_jobs"], (group, member))
                 connection.execute(STATEMENTS["drop_member"], (group, member))
             else:
                 connection.executemany(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from eventmill.backends.sql.prepared import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
@@ -66,6 +67,16 @@ class SqliteUnit:
         self._refusable: Refusable | None = None
         self._marks: list[tuple[Cursor, Tracker, int]] | None = None
 
+    @property
+    def untouched(self) -> bool:
+        return (
+            self._group is None
+            and self._messages is None
+            and self._jobs is None
+            and self._refusable is None
+            and self._entering is None
+        )
+
     def append(self, messages: Sequence[Message]) -> None:
         self._refuse_if_ended()
         self._messages = [*(self._messages or ()), *messages]
@@ -121,6 +132,18 @@ class SqliteUnit:
 
     async def hurry(self, seconds: float) -> None:
         await self.enter()  # whoever has the write lock waits for nobody
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        connection = await self.enter()
+        # In the order of the table, so that each of its pages is looked at once.
+        rows = connection.execute(self._sql["some_documents"], (json.dumps(sorted(keys)),)).fetchall()
+        found = {key: Document(key, version, data) for key, version, data in rows}
+        for staged, value, _ in self._refusable.documents if self._refusable else ():
+            if staged in keys:
+                before = found.pop(staged, None)
+                if value is not None:
+                    found[staged] = Document(staged, before.version + 1 if before else 1, value)
+        return found
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         journal = self._journal or self._enter_at_once() or await self._enter()
@@ -213,7 +236,7 @@ class SqliteUnit:
         if group is None:
             if self._claim is None and self._refusable is None and self._marks is None:
                 return self._stage()
-            if self._refusable is not None:
+            if self._refusable is not None and self._refusable.ends(self._claim) is None:
                 await self._enter()
             else:
                 self._stand(self._writer.try_acquire() or await self._wait_for_turn())
@@ -227,8 +250,9 @@ class SqliteUnit:
                     if cursor is not self._claim:
                         group.verify(self._writer.connection, self._sql, cursor, self._fence)
             messages = prepare(self._messages) if self._messages else None
+            ended = self._refusable.ends(self._claim) if self._refusable is not None else None
             if self._journal is not None:
-                if self._refusable is not None:
+                if self._refusable is not None and ended is None:
                     self._apply(self._refusable, self._journal)
                 self._journal.end()
                 self._journal = None
@@ -245,6 +269,8 @@ class SqliteUnit:
             group.messages += messages
         if self._jobs:
             group.jobs += self._jobs
+        if ended is not None:
+            group.done.append((ended.id,))
         if marks is not None and self._fence is not None:
             name = self._fence.group
             for cursor, tracker, position in marks:
@@ -255,9 +281,10 @@ class SqliteUnit:
 
     def _apply(self, refusable: Refusable, journal: Journal) -> None:
         now = int(self._clock.now() * 1000)
+        member = None if self._fence is None else self._fence.member
 
         def step() -> None:
-            refusable.apply(self._writer.connection, self._sql, now)
+            refusable.apply(self._writer.connection, self._sql, now, self._claim, member)
 
         step()
         journal.steps.append(step)

@@ -292,6 +292,8 @@ class Writer:
             positions = appender.append(messages)[len(group.messages) :]
         else:
             positions = range(0)
+        if group.done:
+            self.connection.executemany(self._sql["finish_job"], group.done)
         appender.send(group.jobs)
         for entry in staged:
             appender.send(entry.jobs)

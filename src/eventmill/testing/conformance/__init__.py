@@ -13,11 +13,15 @@ not declare is skipped.
 import pytest
 
 # A failing case then shows the values it compared, as it would in a test file.
-_PARTS = "apps failing groups jobs log looking members publisher samples subscriber suite trimming units"
+_PARTS = (
+    "apps claiming failing groups jobs log looking members publisher samples scheduling subscriber suite taskflow"
+    " tasks trimming units"
+)
 pytest.register_assert_rewrite(*(f"eventmill.testing.conformance.{part}" for part in _PARTS.split()))
 
 from eventmill.testing.conformance.log import LogConformance  # noqa: E402
 from eventmill.testing.conformance.publisher import PublisherConformance  # noqa: E402
+from eventmill.testing.conformance.scheduling import TaskConformance  # noqa: E402
 from eventmill.testing.conformance.store import StoreConformance  # noqa: E402
 from eventmill.testing.conformance.subscriber import SubscriberConformance  # noqa: E402
 from eventmill.testing.conformance.suite import Backend, Conformance, Features  # noqa: E402
@@ -30,4 +34,5 @@ __all__ = [
     "PublisherConformance",
     "StoreConformance",
     "SubscriberConformance",
+    "TaskConformance",
 ]
