@@ -26,7 +26,8 @@ GRACE = 2.0
 HURRY = 0.2
 """Seconds to wait for a reader's lock at a time: those who come meanwhile wait behind us."""
 
-PAUSE = 0.05
+PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between attempts: they grow where a reader's lock is in the way, whom others wait behind meanwhile."""
 
 
 async def rebuild(
@@ -120,6 +121,7 @@ async def swap(view: Standing, *, to: int | None = None, back: bool = False, for
         return number
     loop = asyncio.get_running_loop()
     began = loop.time()
+    pause = PAUSE
     while True:
         waiting = loop.time() - began
         try:
@@ -130,12 +132,13 @@ async def swap(view: Standing, *, to: int | None = None, back: bool = False, for
             reason = "it has not yet all that readers have seen"
         except BackendUnavailableError as error:
             reason = str(error)
+            pause = min(2 * pause, LONGEST_PAUSE)
         if waiting > PATIENCE or (waiting > GRACE and not await _is_fed(view, number)):
             lag = await lag_of(view, number)
             raise BehindError(
                 f"generation {number} was not shown: {reason}: {lag}", events=lag.events, seconds=lag.seconds
             )
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)
 
 
 def _chosen(view: Standing, state: State, to: int | None, *, back: bool) -> int:
@@ -158,28 +161,40 @@ async def _is_fed(view: Standing, number: int) -> bool:
     return (await lag_of(view, number)).members > 0
 
 
+class _NotYet(Exception):
+    """The generation lacks what readers have seen: nothing of the transaction is kept."""
+
+
 async def _swapped(view: Standing, number: int, *, force: bool) -> bool:
     """Swap in one transaction, where the generation has what the live one has; False where it has not."""
     ledger, ground, types = view.ledger, view.ground, view.projection.types
-    async with ground.unit() as (unit, tx):
-        await unit.hurry(HURRY)
-        state, version = await ledger.read(unit)
-        if state is None or number not in state.generations:
-            raise ConfigurationError(f"projection {view.name!r}: generation {number} was dropped")
-        if number == state.live:
-            return True
-        # From here to the commit neither moves.
-        shown = await unit.cursors(ledger.group(state.live))
-        other = await unit.cursors(ledger.group(number))
-        if not force and not await passed(ground.source, other, shown, types):
-            return False
-        await show(state.generations[number], tx, before=state.shown)
-        emitters = state.emitters
-        if state.emitters[-1].generation != number:
-            emitters = state.handed_over(number, _furthest(shown, other))
-        changed = replace(state, live=number, previous=state.live, emitters=emitters)
-        ledger.write(unit, changed, version)
-        point("swap.staged")
+    state = await view.state()
+    shown, other = [await ground.store.cursors(ledger.group(each)) for each in (state.live, number)]
+    if not force and not await passed(ground.source, other, shown, types):
+        return False  # seen without taking a lock from anybody
+    try:
+        async with ground.unit() as (unit, tx):
+            await unit.hurry(HURRY)
+            now, version = await ledger.read(unit)
+            if now is None or number not in now.generations:
+                raise ConfigurationError(f"projection {view.name!r}: generation {number} was dropped")
+            if number == now.live:
+                return True
+            # First what readers may keep us waiting for: nobody's events wait meanwhile.
+            await show(now.generations[number], tx, before=now.shown)
+            # From here to the commit neither moves.
+            shown = await unit.cursors(ledger.group(now.live))
+            other = await unit.cursors(ledger.group(number))
+            if not force and not await passed(ground.source, other, shown, types):
+                raise _NotYet
+            emitters = now.emitters
+            if now.emitters[-1].generation != number:
+                emitters = now.handed_over(number, _furthest(shown, other))
+            changed = replace(now, live=number, previous=now.live, emitters=emitters)
+            ledger.write(unit, changed, version)
+            point("swap.staged")
+    except _NotYet:
+        return False
     return True
 
 

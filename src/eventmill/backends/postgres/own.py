@@ -35,7 +35,18 @@ _Reply = asyncio.Future[pq.abc.PGresult]
 class OwnUnit(Staging):
     """Needs a connection only when it runs a statement or may be refused; else its messages join others' commit."""
 
-    __slots__ = ("_address", "_begun", "_entering", "_outcomes", "_over", "_pipeline", "_pool", "_topics", "_writer")
+    __slots__ = (
+        "_address",
+        "_begun",
+        "_entering",
+        "_hurried",
+        "_outcomes",
+        "_over",
+        "_pipeline",
+        "_pool",
+        "_topics",
+        "_writer",
+    )
 
     def __init__(self, address: Address, pool: Pool, writer: Writer, topics: Topics, outcomes: Outcomes) -> None:
         super().__init__(None, None)
@@ -46,6 +57,7 @@ class OwnUnit(Staging):
         self._outcomes = outcomes
         self._pipeline: Pipeline | None = None
         self._begun = False
+        self._hurried = False
         self._over: Exception | None = None
         self._entering: asyncio.Future[None] | None = None
 
@@ -84,7 +96,7 @@ class OwnUnit(Staging):
             return await reply
         except psycopg.Error as error:
             self._over = self._over or error
-            if faults.environmental(error):
+            if faults.environmental(error) or (self._hurried and error.sqlstate == faults.LOCKED):
                 raise faults.translated(error, str(self._address)) from error
             raise
         except Exception as error:
@@ -117,6 +129,7 @@ class OwnUnit(Staging):
         return pipeline.rows(result) if result.ntuples else []
 
     async def hurry(self, seconds: float) -> None:
+        self._hurried = True
         await self.fetch("set_lock_timeout", text(str(max(1, int(seconds * 1000)))))
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
