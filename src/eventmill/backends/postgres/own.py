@@ -11,6 +11,7 @@ from psycopg import pq
 
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
+from eventmill.backends.postgres.answers import conflict
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.outcome import Outcomes
 from eventmill.backends.postgres.pipeline import Pipeline, answer
@@ -20,7 +21,7 @@ from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
-from eventmill.backends.postgres.unit import Staging, conflict
+from eventmill.backends.postgres.unit import Staging
 from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point

@@ -8,10 +8,11 @@ from typing import Any
 
 from psycopg import pq
 
+from eventmill.backends.postgres.answers import conflict, forgotten, rows_changed
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
 from eventmill.backends.postgres.pipeline import Settle
-from eventmill.backends.postgres.placeholders import in_order, translate
+from eventmill.backends.postgres.placeholders import Translated, in_order, translate
 from eventmill.backends.postgres.staged import Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
 from eventmill.backends.postgres.values import blob, number, text, texts
@@ -19,7 +20,7 @@ from eventmill.backends.postgres.writer import Writer
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
-from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
+from eventmill.core.errors import ConfigurationError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
@@ -217,10 +218,7 @@ class SharedUnit(Staging):
         self._refuse_if_ended()
         translated = translate(sql)
         ordered = in_order(translated, parameters)
-        batch = self._batch or await self._enter()
-        if batch.turn is not self and (translated.reads or batch.turn is not None):
-            await batch.take_turn(self, keep=translated.reads)
-        self._refuse_if_failed(batch)
+        batch = await self._ready(translated)
         pipeline = self._writer.pipeline
         dumped = pipeline.dump(ordered) if pipeline is not None and ordered else ((), (), ())
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
@@ -231,9 +229,42 @@ class SharedUnit(Staging):
             raise self._writer.met(batch, self, UnitInterruptedError("the connection was lost"))
         return self._writer.pipeline.user_rows(result)
 
+    async def _ready(self, translated: Translated) -> Batch:
+        """The batch, as soon as it is this unit's turn for such a statement."""
+        batch = self._batch or await self._enter()
+        if batch.turn is not self and (translated.reads or batch.turn is not None):
+            await batch.take_turn(self, keep=translated.reads)
+        self._refuse_if_failed(batch)
+        return batch
+
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        counts = await asyncio.gather(*(self.execute(sql, row) for row in rows)) if rows else []
-        return sum(count.rowcount for count in counts)
+        self._refuse_if_ended()
+        translated = translate(sql)
+        ordered = [in_order(translated, row) for row in rows]
+        if not ordered:
+            return 0
+        batch = await self._ready(translated)
+        reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
+        last = self._reply(batch, reply)
+        changed = 0
+
+        def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
+            # Only the last answer, or the first error, is anybody's affair: no task and no future a row.
+            nonlocal changed
+            if error is not None or batch.failure is not None:
+                last(None, error)
+            elif result is not None:
+                changed += rows_changed(result)
+
+        self._executed = True
+        for place, row in enumerate(ordered, 1):
+            pipeline = self._writer.pipeline
+            dumped = pipeline.dump(row) if pipeline is not None and row else ((), (), ())
+            self._writer.send(batch, last if place == len(ordered) else settle, translated.sql, dumped)
+        result = await reply
+        if self._writer.pipeline is None:
+            raise self._writer.met(batch, self, UnitInterruptedError("the connection was lost"))
+        return changed + rows_changed(result)
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         raise ConfigurationError("a handler's transaction shares its commit: ask for cursors in one of your own")
@@ -251,7 +282,7 @@ class SharedUnit(Staging):
         await self._own(batch, key)
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-        self._writer.call(batch, self._reply(batch, _forgotten()), "lock_document", [text(key)])
+        self._writer.call(batch, self._reply(batch, forgotten()), "lock_document", [text(key)])
         self._writer.call(batch, self._reply(batch, reply), "document", [text(key)])
         result = await reply
         assert self._writer.pipeline is not None
@@ -357,18 +388,3 @@ class SharedUnit(Staging):
         if batch is not None:
             self._disown(batch)
             self._writer.leave(batch, self, undo=self._executed)
-
-
-def conflict(key: str, expected: int | None, error: Exception) -> Exception:
-    """ConflictError for the refusal of a document; another error as it is."""
-    if getattr(error, "sqlstate", None) != "EM003":
-        return error
-    actual = int(error.diag.message_detail or 0)  # type: ignore[attr-defined]
-    return ConflictError(f"document {key!r}", expected=expected, actual=actual or None)
-
-
-def _forgotten() -> asyncio.Future[pq.abc.PGresult]:
-    """A reply that nobody waits for."""
-    future: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-    future.cancel()
-    return future
