@@ -67,6 +67,10 @@ class SyncApp:
         """Publish events; returns their positions when they are durable. See `App.publish`."""
         return self._call(self._app.publish(*events))
 
+    def at_least(self, projection: str, positions: int | Sequence[int], *, timeout: float = 5.0) -> None:
+        """Return when readers of a projection see what was published at these positions. See `View.at_least`."""
+        self._call(self._app.view(projection).at_least(positions, timeout=timeout))
+
     @contextmanager
     def transaction(self) -> Iterator[SyncTransaction]:
         """One transaction of your own SQL and your messages; see `App.transaction`."""

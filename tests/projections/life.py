@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ledgers import POISON, Booked, Ignored, Noted, Reversed, Visited, bank, folded, rows, running, until
 
-from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, on
+from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, fixed, on
 
 
 def some_events(count: int, seed: int = 1) -> list[object]:
@@ -116,6 +116,35 @@ class Life:
                 await app.store.skip([dead[0].id])
                 await view.at_least(first[2])
                 assert await rows(app) == ([("ada", 3, 2), ("bob", 8, 2)], [])
+
+        asyncio.run(run())
+
+    def test_a_list_with_one_bad_row_is_done_one_by_one(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            app = App(self.url(tmp_path), name="checked")
+
+            @app.projection("checked", tables=["checked"], retry=fixed(0.05, attempts=2))
+            class Checked:
+                async def create(self, tx: Transaction) -> None:
+                    await tx.execute("CREATE TABLE {checked} (account TEXT, amount INTEGER CHECK (amount >= 0))")
+
+                @on(Booked, batch=True)
+                async def booked(self, events: list[Booked], tx: Transaction) -> None:
+                    rows = [(event.account, event.amount) for event in events]
+                    assert await tx.executemany("INSERT INTO {checked} VALUES (?, ?)", rows) == len(rows)
+
+            async with app, running(app):
+                view = app.view("checked")
+                events = [Booked(f"a{number}", -1 if number == 17 else number) for number in range(40)]
+                positions = await app.publish(*events)
+                await view.at_least([*positions[:17], *positions[18:]])
+                found = await app.store.query("SELECT account, amount FROM checked")
+                assert sorted(found) == sorted((event.account, event.amount) for event in events if event.amount >= 0)
+
+                async def dead() -> bool:
+                    return (await view.lag()).dead == 1
+
+                await until(dead)
 
         asyncio.run(run())
 

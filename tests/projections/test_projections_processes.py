@@ -17,7 +17,7 @@ from ledgers import POISON, Booked, bank, folded, rows, running, until
 from life import some_events
 
 import eventmill
-from eventmill import BehindError, BlockedError
+from eventmill import BehindError, BlockedError, SyncApp
 
 PATH = os.pathsep.join([str(Path(eventmill.__file__).parents[1]), str(Path(__file__).parent)])
 
@@ -127,3 +127,12 @@ def test_a_log_in_another_file_between(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_kafka_between(tmp_path: Path, kafka_url: str, kafka_prefix: str) -> None:
     asyncio.run(_through_a_broker(f"sqlite:///{tmp_path}/bank.db", f"{kafka_url}?prefix={kafka_prefix}"))
+
+
+def test_without_await(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bank.db"
+    with SyncApp(bank(url)) as client, worker(url):
+        positions = client.publish(Booked("ada", 5))
+        client.at_least("balances", positions, timeout=30)
+        with client.transaction() as tx:
+            assert tx.execute("SELECT amount FROM balances") == [(5,)]
