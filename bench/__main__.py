@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import rabbitmq
+from bench.aggregates import aggregates
 from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
@@ -39,6 +40,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "saga": saga,
     "projection": projection,
     "aggregation": aggregation,
+    "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
