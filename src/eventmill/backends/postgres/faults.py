@@ -10,6 +10,9 @@ from eventmill.core.errors import BackendError, BackendUnavailableError, Storage
 AGAIN = frozenset({"40001", "40P01", "55P03", "26000", "0A000", "42P05", "25P02"})
 """Nobody's fault: serialization, deadlocks, waited too long for a lock, a prepared statement that is gone or stale."""
 
+LOCKED = "55P03"
+"""Waited too long for a lock."""
+
 REFUSED = frozenset({"EM001", "EM002", "EM003", "EM004", "EM005"})
 """Raised by eventmill's own functions: a lost claim, a repeated message, another version of a document or of a stream, an
 event with tags that were ruled out."""
@@ -57,7 +60,7 @@ def translated(error: BaseException, where: str) -> BackendError:
         return StorageFullError(f"{where}: the server's disk is full; free some, nothing was written ({text})")
     if state == "25006":
         return BackendUnavailableError(f"{where}: the server is read-only (a standby?): {text}")
-    if state in ("55P03", "57014"):
+    if state in (LOCKED, "57014"):
         return BackendUnavailableError(f"{where}: waited too long: {text}")
     if state.startswith(_GONE) or state.startswith("53") or not state:
         return BackendUnavailableError(f"{where}: {text}")

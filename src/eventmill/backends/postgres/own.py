@@ -11,6 +11,7 @@ from psycopg import pq
 
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
+from eventmill.backends.postgres.answers import conflict
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.outcome import Outcomes
 from eventmill.backends.postgres.pipeline import Pipeline, answer
@@ -19,8 +20,8 @@ from eventmill.backends.postgres.pool import Pool
 from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
+from eventmill.backends.postgres.staging import Staging
 from eventmill.backends.postgres.topics import Topics
-from eventmill.backends.postgres.unit import Staging, conflict
 from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
@@ -36,7 +37,18 @@ _Reply = asyncio.Future[pq.abc.PGresult]
 class OwnUnit(Staging):
     """Needs a connection only when it runs a statement or may be refused; else its messages join others' commit."""
 
-    __slots__ = ("_address", "_begun", "_entering", "_outcomes", "_over", "_pipeline", "_pool", "_topics", "_writer")
+    __slots__ = (
+        "_address",
+        "_begun",
+        "_entering",
+        "_hurried",
+        "_outcomes",
+        "_over",
+        "_pipeline",
+        "_pool",
+        "_topics",
+        "_writer",
+    )
 
     def __init__(self, address: Address, pool: Pool, writer: Writer, topics: Topics, outcomes: Outcomes) -> None:
         super().__init__(None, None)
@@ -47,6 +59,7 @@ class OwnUnit(Staging):
         self._outcomes = outcomes
         self._pipeline: Pipeline | None = None
         self._begun = False
+        self._hurried = False
         self._over: Exception | None = None
         self._entering: asyncio.Future[None] | None = None
 
@@ -85,7 +98,7 @@ class OwnUnit(Staging):
             return await reply
         except psycopg.Error as error:
             self._over = self._over or error
-            if faults.environmental(error):
+            if faults.environmental(error) or (self._hurried and error.sqlstate == faults.LOCKED):
                 raise faults.translated(error, str(self._address)) from error
             raise
         except Exception as error:
@@ -118,6 +131,7 @@ class OwnUnit(Staging):
         return pipeline.rows(result) if result.ntuples else []
 
     async def hurry(self, seconds: float) -> None:
+        self._hurried = True
         await self.fetch("set_lock_timeout", text(str(max(1, int(seconds * 1000)))))
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
