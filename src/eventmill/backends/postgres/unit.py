@@ -10,7 +10,7 @@ from psycopg import pq
 
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
-from eventmill.backends.postgres.pipeline import Settle
+from eventmill.backends.postgres.pipeline import Settle, answer, tally
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.staged import Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
@@ -90,7 +90,10 @@ class Staging:
 
     def receive(self, group: str, message: Message) -> None:
         self._refuse_if_ended()
-        self._inbox = [*(self._inbox or ()), (group, message)]
+        if self._inbox is None:
+            self._inbox = [(group, message)]
+        else:
+            self._inbox.append((group, message))
 
     def _as_staged(self, key: str, found: Document | None) -> Document | None:
         """The document as this unit must see it: with what it has staged itself."""
@@ -199,17 +202,17 @@ class SharedUnit(Staging):
             raise self._writer.met(batch, self, batch.failure)
 
     def _reply(self, batch: Batch, reply: asyncio.Future[pq.abc.PGresult]) -> Settle:
+        return self._checked(batch, answer(reply))
+
+    def _checked(self, batch: Batch, told: Settle) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None or batch.failure is not None:
                 error = self._writer.met(batch, self, error or batch.failure)  # type: ignore[arg-type]
                 if not isinstance(error, UnitInterruptedError):
                     self._over = error
-            if reply.done():
-                return  # whoever asked was cancelled
-            if error is not None:
-                reply.set_exception(error)
-            elif result is not None:
-                reply.set_result(result)
+                told(None, error)
+            else:
+                told(result, None)
 
         return settle
 
@@ -232,8 +235,23 @@ class SharedUnit(Staging):
         return self._writer.pipeline.user_rows(result)
 
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        counts = await asyncio.gather(*(self.execute(sql, row) for row in rows)) if rows else []
-        return sum(count.rowcount for count in counts)
+        self._refuse_if_ended()
+        translated = translate(sql)
+        ordered = [in_order(translated, row) for row in rows]
+        if not ordered:
+            return 0
+        batch = self._batch or await self._enter()
+        if batch.turn is not self and (translated.reads or batch.turn is not None):
+            await batch.take_turn(self, keep=translated.reads)
+        self._refuse_if_failed(batch)
+        pipeline = self._writer.pipeline
+        dumped = [pipeline.dump(each) if pipeline is not None and each else ((), (), ()) for each in ordered]
+        reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._executed = True
+        settle = self._checked(batch, tally(reply, len(dumped)))
+        for each in dumped:
+            self._writer.send(batch, settle, translated.sql, each)
+        return await reply
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         raise ConfigurationError("a handler's transaction shares its commit: ask for cursors in one of your own")
