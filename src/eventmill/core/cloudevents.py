@@ -130,7 +130,7 @@ def from_binary(
 
     Headers without the prefix are no attributes, and left alone. The rest is as in `from_structured`.
     """
-    bounds = limits or Limits()
+    bounds = limits or _USUAL
     plain = _plain(headers, prefix, min(MAX_KEY_BYTES, bounds.max_bytes))
     attributes = _attributes(headers, prefix) if plain is None else plain
     media = attributes.get("datacontenttype", JSON).partition(";")[0].strip().lower()
@@ -162,6 +162,8 @@ def _plain(headers: Mapping[str, str | bytes], prefix: str, longest: int) -> dic
 
 
 _BETWEEN = b"\x1f"
+
+_USUAL = Limits()
 
 
 @lru_cache(256)
