@@ -15,11 +15,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import kafka, rabbitmq
+from bench.aggregates import aggregates
+from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.latency import latency
 from bench.measurement import Measurement, table
 from bench.memory import memory
 from bench.postgres import beside, postgres
+from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
@@ -34,6 +37,9 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
     "saga": saga,
+    "projection": projection,
+    "aggregation": aggregation,
+    "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka.kafka,
@@ -41,6 +47,7 @@ SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] =
     "postgres": postgres,
     "postgres-beside": beside,
     "saga-postgres": saga_postgres,
+    "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-postgres": rabbitmq.from_postgres,

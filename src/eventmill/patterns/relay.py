@@ -18,6 +18,7 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Released
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.recording import is_recorded
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.handler import Handler
 
@@ -95,6 +96,7 @@ def relay(broker: Publisher, registry: Registry, clock: Clock) -> Consumer:
     return Consumer(
         group=RELAY,
         types=None,
+        where=lambda message: not is_recorded(message),
         topics=frozenset,
         handler=Handler(send, registry, batch=True),
         retry=PATIENCE,
@@ -102,4 +104,5 @@ def relay(broker: Publisher, registry: Registry, clock: Clock) -> Consumer:
         batch=BATCH,
         prefetch=2 * AT_ONCE * BATCH,
         suspects=False,
+        own=True,
     )
