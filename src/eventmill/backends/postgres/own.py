@@ -21,7 +21,7 @@ from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
-from eventmill.backends.postgres.unit import Staging, conflict
+from eventmill.backends.postgres.unit import Staging
 from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
@@ -201,7 +201,7 @@ class OwnUnit(Staging):
             try:
                 await self.fetch("put", text(key), blob(data), number(expected))
             except psycopg.Error as error:
-                raise conflict(key, expected, error) from error
+                raise faults.conflict(key, expected, error) from error
 
     async def _commit(self, pipeline: Pipeline, *, writes: bool) -> None:
         """Whether it was done is known even where the answer is lost: by the transaction's number."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from psycopg import pq
 
+from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
-from eventmill.backends.postgres.pipeline import Settle, answer, tally
+from eventmill.backends.postgres.pipeline import Settle, answer, nothing, tally
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.staged import Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
@@ -19,7 +20,7 @@ from eventmill.backends.postgres.writer import Writer
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
-from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
+from eventmill.core.errors import ConfigurationError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
@@ -218,9 +219,6 @@ class SharedUnit(Staging):
         if batch.failure is not None:
             raise self._writer.met(batch, self, batch.failure)
 
-    def _reply(self, batch: Batch, reply: asyncio.Future[pq.abc.PGresult]) -> Settle:
-        return self._checked(batch, answer(reply))
-
     def _checked(self, batch: Batch, told: Settle) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None or batch.failure is not None:
@@ -245,7 +243,7 @@ class SharedUnit(Staging):
         dumped = pipeline.dump(ordered) if pipeline is not None and ordered else ((), (), ())
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
         self._executed = True
-        self._writer.send(batch, self._reply(batch, reply), translated.sql, dumped)
+        self._writer.send(batch, self._checked(batch, answer(reply)), translated.sql, dumped)
         result = await reply
         if self._writer.pipeline is None:
             raise self._writer.met(batch, self, UnitInterruptedError("the connection was lost"))
@@ -277,8 +275,6 @@ class SharedUnit(Staging):
         """A handler's unit waits only as long as a shared transaction may, whatever it is told."""
         self._refuse_if_ended()
 
-    # Documents
-
     async def get(self, key: str) -> Document | None:
         self._refuse_if_ended()
         batch = self._batch or await self._enter()
@@ -286,8 +282,8 @@ class SharedUnit(Staging):
         await self._own(batch, key)
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-        self._writer.call(batch, self._reply(batch, _forgotten()), "lock_document", [text(key)])
-        self._writer.call(batch, self._reply(batch, reply), "document", [text(key)])
+        self._writer.call(batch, self._checked(batch, nothing), "lock_document", [text(key)])
+        self._writer.call(batch, self._checked(batch, answer(reply)), "document", [text(key)])
         result = await reply
         assert self._writer.pipeline is not None
         rows = self._writer.pipeline.rows(result)
@@ -299,7 +295,7 @@ class SharedUnit(Staging):
         self._executed = True
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-        self._writer.call(batch, self._reply(batch, reply), "some_documents", [texts(list(keys))])
+        self._writer.call(batch, self._checked(batch, answer(reply)), "some_documents", [texts(list(keys))])
         result = await reply
         assert self._writer.pipeline is not None
         return self._many_as_staged(keys, self._writer.pipeline.rows(result))
@@ -389,7 +385,7 @@ class SharedUnit(Staging):
     def _put(self, batch: Batch, key: str, expected: int | None) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None:
-                self._writer.met(batch, self, conflict(key, expected, error))
+                self._writer.met(batch, self, faults.conflict(key, expected, error))
 
         return settle
 
@@ -401,18 +397,3 @@ class SharedUnit(Staging):
         if batch is not None:
             self._disown(batch)
             self._writer.leave(batch, self, undo=self._executed)
-
-
-def conflict(key: str, expected: int | None, error: Exception) -> Exception:
-    """ConflictError for the refusal of a document; another error as it is."""
-    if getattr(error, "sqlstate", None) != "EM003":
-        return error
-    actual = int(error.diag.message_detail or 0)  # type: ignore[attr-defined]
-    return ConflictError(f"document {key!r}", expected=expected, actual=actual or None)
-
-
-def _forgotten() -> asyncio.Future[pq.abc.PGresult]:
-    """A reply that nobody waits for."""
-    future: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-    future.cancel()
-    return future
