@@ -6,6 +6,8 @@ from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
     BackendUnavailableError,
+    BehindError,
+    BlockedError,
     CapabilityError,
     ConfigurationError,
     ConflictError,
@@ -14,15 +16,22 @@ from eventmill.core.errors import (
     EventmillError,
     LeaseLostError,
     MessageTooLargeError,
+    MissingHistoryError,
     OutsideTransactionError,
     StorageFullError,
     UnknownEventError,
 )
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
-from eventmill.core.outcome import Ack, DeadLetter, Retry
+from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.patterns.lag import Lag
+from eventmill.patterns.projection import on
+from eventmill.patterns.saga.step import StepContext
+from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -39,6 +48,8 @@ __all__ = [
     "App",
     "BackendError",
     "BackendUnavailableError",
+    "BehindError",
+    "BlockedError",
     "CapabilityError",
     "ConfigurationError",
     "ConflictError",
@@ -49,9 +60,11 @@ __all__ = [
     "EncodeError",
     "Event",
     "EventmillError",
+    "Lag",
     "LeaseLostError",
     "Message",
     "MessageTooLargeError",
+    "MissingHistoryError",
     "OutsideTransactionError",
     "ResequencePolicy",
     "Retry",
@@ -59,15 +72,21 @@ __all__ = [
     "Rows",
     "Service",
     "Settings",
+    "Snooze",
+    "StepContext",
     "StorageFullError",
     "SyncApp",
     "SyncTransaction",
+    "Task",
+    "TaskContext",
     "Transaction",
     "UnknownEventError",
+    "View",
     "event",
     "exponential",
     "fixed",
     "named",
+    "on",
     "outbox",
     "schedule",
     "upcast",

@@ -152,6 +152,8 @@ def settled(place: Path) -> None:
             for customer in range(circuit.CUSTOMERS):
                 mine = [number for number in numbers if number % circuit.CUSTOMERS == customer]
                 assert mine == sorted(mine), f"{table}: in order for c{customer}, {mine}"
+        labels = shop.execute("SELECT number FROM labelled ORDER BY number").fetchall()
+        assert labels == [(number,) for number in everything]
         for connection in connections:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             assert connection.execute("SELECT count(*) FROM eventmill_jobs").fetchone() == (0,)

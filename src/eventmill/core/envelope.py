@@ -92,6 +92,10 @@ class Envelopes:
         correlation = identity if begins else message.correlationid
         return msgspec.structs.replace(message, key=stream.key, id=identity, correlationid=correlation)
 
+    def written(self, name: str, topic: str, data: bytes, key: str | None = None) -> Message:
+        """The message of data that is JSON already, of a type that is not registered. Raises MessageTooLargeError."""
+        return self._message(name, topic, 1, key, data)
+
     def _named(self, event: Named) -> Message:
         kind = self._registry.named(event.name)
         key = None if event.key is None else key_text(event.key, f"{event.name}: key")

@@ -18,10 +18,17 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not now: again in so many seconds. It was no failure, and spends no attempt."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Give up, and keep the message where an operator sees it, with the reason."""
 
     reason: str
 
 
-Outcome = Ack | Retry | DeadLetter
+Outcome = Ack | Retry | Snooze | DeadLetter

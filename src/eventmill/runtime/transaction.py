@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
+from datetime import datetime
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
+from eventmill.core.job import Job
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
 T = TypeVar("T")
+
+
+class Sendable(Protocol):
+    """What `send` takes: `task.job(…)`."""
+
+    def stored(self, *, after: float | None = None, at: datetime | None = None) -> Job: ...
+
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
 """The transaction that the running handler, or `async with app.transaction()`, stands in."""
@@ -76,9 +85,24 @@ class Transaction:
         """
         self._unit.require(Absence(queries, after))
 
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; returns the id of what will run.
+
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; send before the handler returns")
+        job = call.stored(after=after, at=at)
+        self._unit.send([job])
+        return job.message.id
+
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write them with `expected`."""
+        return await self._unit.get_many(keys)
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.
@@ -140,6 +164,10 @@ class SyncTransaction:
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position."""
         self._transaction.require(*queries, after=after)
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

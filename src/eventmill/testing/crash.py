@@ -48,6 +48,8 @@ POINTS: Mapping[str, str] = {
     "commit.after": "COMMIT has returned, nobody was told",
     "lease.taken": "partitions were taken over, the member does not know",
     "lease.release": "partitions or a whole membership are about to be given back",
+    "task.done": "the task has returned, the end of its job is not staged yet",
+    "jobs.staged": "the ends of some jobs are staged, in a unit that is not finished",
     "job.claimed": "jobs were claimed, the member does not know",
     "checkpoint.begin": "the write lock is held for a checkpoint that has not begun",
     "checkpoint.end": "the checkpoint is done, the lock is still held",
