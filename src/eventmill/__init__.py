@@ -12,6 +12,7 @@ from eventmill.core.errors import (
     ConfigurationError,
     ConflictError,
     DecodeError,
+    DuplicateTaskError,
     EncodeError,
     EventmillError,
     LeaseLostError,
@@ -26,11 +27,16 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.core.window import session, sliding, tumbling
+from eventmill.patterns.aggregation.collected import Collected
 from eventmill.patterns.lag import Lag
 from eventmill.patterns.projection import on
 from eventmill.patterns.saga.step import StepContext
+from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.timing import Timing
+from eventmill.patterns.tasks.unique import Unique
 from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
@@ -51,12 +57,14 @@ __all__ = [
     "BehindError",
     "BlockedError",
     "CapabilityError",
+    "Collected",
     "ConfigurationError",
     "ConflictError",
     "Context",
     "DeadLetter",
     "DecodeError",
     "Document",
+    "DuplicateTaskError",
     "EncodeError",
     "Event",
     "EventmillError",
@@ -79,15 +87,21 @@ __all__ = [
     "SyncTransaction",
     "Task",
     "TaskContext",
+    "Timing",
     "Transaction",
+    "Unique",
     "UnknownEventError",
     "View",
     "event",
     "exponential",
     "fixed",
+    "group",
     "named",
     "on",
     "outbox",
     "schedule",
+    "session",
+    "sliding",
+    "tumbling",
     "upcast",
 ]

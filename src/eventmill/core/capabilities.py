@@ -272,8 +272,8 @@ class Store(Streams, Protocol):
         ...
 
     async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
-        """Claim the job of this reference, due or not, dead or not, without counting an attempt; None while it runs, or is
-        behind another one of its lane, or is not there."""
+        """Claim the job of this reference before its time, without counting an attempt; None while it runs, is parked or
+        dead, or is not there."""
         ...
 
     async def find(self, reference: str) -> Job | None:

@@ -19,6 +19,7 @@
     │   └── TagConflictError          an event with tags that an append has ruled out was there
     ├── StreamClosedError             the stream was archived, or ended for good by a tombstone
     ├── DuplicateError                a message that this group has handled already
+    ├── DuplicateTaskError            a unique call that is there already, and whose task refuses a second one
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
     ├── UnitInterruptedError          a unit was undone because of another one it shared a commit with: do it again
     └── BackendError                  the database or the broker
@@ -64,7 +65,14 @@ class MessageTooLargeError(MessageError):
 
 
 class UnroutableError(MessageError):
-    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender."""
+    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender.
+
+    refused: id and source of each message that was refused; what else was in the call is stored. Empty: it is not known.
+    """
+
+    def __init__(self, text: str, refused: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class EncodeError(MessageError):
@@ -137,6 +145,14 @@ class StreamClosedError(EventmillError):
 
 class DuplicateError(EventmillError):
     """The group has handled this message already; nothing was done again."""
+
+
+class DuplicateTaskError(EventmillError):
+    """A unique call is there already. `existing` is its id."""
+
+    def __init__(self, what: str, existing: str) -> None:
+        super().__init__(what)
+        self.existing = existing
 
 
 class LeaseLostError(EventmillError):

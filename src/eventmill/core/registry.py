@@ -17,7 +17,7 @@ from eventmill.core.upcasting import Upcasters, check_version
 class EventType:
     """One type of event: its name, schema version and topic, and how it is written and read."""
 
-    __slots__ = ("_codec", "_key", "_upcasters", "cls", "name", "tags_of", "topic", "version")
+    __slots__ = ("_codec", "_key", "_upcasters", "cls", "keyed_by", "name", "tags_of", "topic", "version")
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class EventType:
         self.version = version
         self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
         self._codec = codec_of(cls)
+        self.keyed_by = key
+        """The field, or the function, that was given as `key=`."""
         self._key = None if key is None else KeyOf(key, name=name, fields=self._codec.fields, item=self._codec.item)
         fields, item = self._codec.fields, self._codec.item
         self.tags_of = None if tags is None else TagsOf(tags, name=name, fields=fields, item=item)

@@ -18,7 +18,7 @@ from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job, JobError
-from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
@@ -88,16 +88,25 @@ class Settlement:
                 handling.reset(message_token)
                 current.reset(transaction_token)
                 transaction.close()
-            if outcome is None:
+            if outcome is None or isinstance(outcome, Released):
+                if transaction.deferred:
+                    await transaction.conclude()
                 point("handler.done")
                 for delivery in deliveries:
+                    why = None if outcome is None else outcome.reasons.get(delivery.message.identity)
+                    if why is not None:
+                        self._release(unit, delivery, why)
+                        continue
                     _mark(unit, delivery)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                durable = await unit.finish()
-                settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
+                end = await unit.finish()
+                durable = end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
+                settled(deliveries, durable)
+                if transaction.finished is not None:
+                    transaction.finished(durable)
                 return _NOTHING
             await unit.discard()
         except (LeaseLostError, BackendError, KeyboardInterrupt):
@@ -214,11 +223,18 @@ class Settlement:
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
         """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
-        failure = self._failure(delivery, None, reason)
         log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
-        job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
-        self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
+        self._release(unit, delivery, reason)
         return self._finished(delivery, await unit.finish(), settled)
+
+    def _release(self, unit: Unit, delivery: Delivery, reason: str) -> None:
+        """Stage it as a dead letter that is in no lane."""
+        failure = self._failure(delivery, None, reason)
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(_with(delivery.job, failure), lane=None), dead=True)
+        else:
+            job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
+            self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
 
     async def _give_up(
         self, delivery: Delivery, fence: Fence, settled: Settled, outcome: DeadLetter, error: BaseException | None

@@ -13,7 +13,6 @@ from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
-from eventmill.core.job import Job
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
@@ -21,9 +20,9 @@ T = TypeVar("T")
 
 
 class Sendable(Protocol):
-    """What `send` takes: `task.job(…)`."""
+    """What `send` takes: `task.job(…)`, or a group of them."""
 
-    def stored(self, *, after: float | None = None, at: datetime | None = None) -> Job: ...
+    def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str: ...
 
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
@@ -38,12 +37,14 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_unit", "execute")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute", "finished")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
+        self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
+        self.finished: Callable[[asyncio.Future[object]], None] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -92,9 +93,17 @@ class Transaction:
         """
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; send before the handler returns")
-        job = call.stored(after=after, at=at)
-        self._unit.send([job])
-        return job.message.id
+        return call.stage(self, after=after, at=at)
+
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        """Have something done in the unit when everything else was, right before the commit."""
+        self._deferred = [*self._deferred, work]
+
+    async def conclude(self) -> None:
+        """Do what was deferred; whoever ends the unit well calls this before."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
 
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
@@ -111,6 +120,10 @@ class Transaction:
         """
         self._unit.put(key, data, expected=expected)
 
+    def when_finished(self, call: Callable[[asyncio.Future[object]], None]) -> None:
+        """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
+        self.finished = call
+
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
         return self._envelopes is envelopes
@@ -119,6 +132,11 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
+
+    @property
+    def deferred(self) -> bool:
+        """Whether `conclude` has something to do."""
+        return bool(self._deferred)
 
     @property
     def unit(self) -> Unit:

@@ -223,7 +223,7 @@ RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed,
 -- name: take
 UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1
 WHERE j.id = (
-    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state IN ('due', 'dead') FOR UPDATE SKIP LOCKED
+    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state = 'due' FOR UPDATE SKIP LOCKED
 )
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
     j.position, j.errors, j.message, j.priority, j.reference

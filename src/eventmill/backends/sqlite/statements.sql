@@ -233,7 +233,7 @@ SELECT due, id FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priori
 ORDER BY due, id LIMIT ?4
 
 -- name: takeable
-SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state IN ('due', 'dead')
+SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state = 'due'
 
 -- name: find_job
 SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
