@@ -11,8 +11,8 @@ from bench.rounds import Stopwatch, Work
 
 def append(place: Path, count: int) -> Work:
     """One event an append, each under the version it is expected at."""
-    from eventsourcing.persistence import StoredEvent  # type: ignore[import-not-found]  # noqa: PLC0415
-    from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore  # type: ignore[import-not-found]  # noqa: PLC0415
+    from eventsourcing.persistence import StoredEvent  # type: ignore[import-not-found]
+    from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore  # type: ignore[import-not-found]
 
     datastore = SQLiteDatastore(os.fspath(place / "library.db"))
     recorder = SQLiteApplicationRecorder(datastore)
