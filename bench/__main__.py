@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import rabbitmq
+from bench.aggregates import aggregates
 from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
@@ -41,6 +42,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "projection": projection,
     "aggregation": aggregation,
     "sourcing": sourcing,
+    "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,

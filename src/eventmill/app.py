@@ -36,11 +36,13 @@ from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.long_running import LongRunningPatterns
+from eventmill.patterns.privacy.vault import Vault
 from eventmill.patterns.projections import Projections
 from eventmill.patterns.projector import Projector
 from eventmill.patterns.recording import recorder
 from eventmill.patterns.relay import relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.sourcing.sourced import EventSourcing
 from eventmill.patterns.surroundings import Surroundings
 from eventmill.patterns.tasks.tasks import Tasks
 from eventmill.patterns.topics import admit, declare
@@ -61,7 +63,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Setup = Callable[[Transaction], Awaitable[None]]
 
 
-class App:
+class App(EventSourcing):
     """A service: its store, its broker, its handlers.
 
     url: the store, the service's own database: `sqlite:///orders.db`, `postgresql://…`, or `memory://`.
@@ -88,6 +90,7 @@ class App:
     ) -> None:
         if not name or not name.isprintable() or " " in name:
             raise ConfigurationError(f"name={name!r}: give the service a short name without spaces")
+        super().__init__()
         self.name = name
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()
@@ -103,7 +106,8 @@ class App:
         self._retention = dict(retention or {})
         self._setups: list[Setup] = []
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
-        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
+        self._vault = Vault(self.store, self.clock, registry)
+        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits, self._vault)
         self.projections = Projections(
             Ground(name, self.store, self.store, self._projected_log, self._envelopes, self.clock,
                    self.settings, self._subscription, self.open),
@@ -120,7 +124,7 @@ class App:
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
         self._incarnation: str | None = None
-        self._records = False
+        self._recording = False
         self._members = count(1)
         surroundings = Surroundings(
             name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes
@@ -197,10 +201,10 @@ class App:
         """
         if self.broker is not self.store:
             self._replace(recorder(self.name, wanted, self.registry))
-            self._records = True
+            self._recording = True
 
     def _projected_log(self) -> Log:
-        return self.store if self._records else cast(Log, self.broker)
+        return self.store if self._recording else cast(Log, self.broker)
 
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
@@ -281,7 +285,10 @@ class App:
         if not self._opened:
             await self.open()
         envelopes = self._envelopes
-        return await self.store.publish([envelopes(event) for event in events])
+        messages = [envelopes(event, unsealed=True) for event in events]
+        if envelopes.personal(messages):
+            messages = await self._vault.seal(messages, None)
+        return await self.store.publish(messages)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -309,7 +316,7 @@ class App:
             await unit.discard()
             raise
         else:
-            durable = await _concluded(transaction)
+            durable = await transaction.finish()
         finally:
             transaction.close()
             current.reset(token)
@@ -377,13 +384,3 @@ class App:
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
         return sum(each.handled for each in self._subscriptions if not isinstance(each, Capturing))
-
-
-async def _concluded(transaction: Transaction) -> Awaitable[object]:
-    """End a transaction well, or undo it."""
-    try:
-        await transaction.conclude()
-    except BaseException:
-        await transaction.unit.discard()
-        raise
-    return await transaction.unit.finish()

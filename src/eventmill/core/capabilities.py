@@ -21,7 +21,7 @@ from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import Query, Stream
+from eventmill.core.stream import Query, StoredEvent, Stream
 from eventmill.core.unit import Transaction, Unit
 
 __all__ = [
@@ -199,6 +199,12 @@ class Streams(Protocol):
         """
         ...
 
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        """The same events, forward, with only what a fold needs of each: it is read many times for each that is written."""
+        ...
+
     async def version(self, stream: Stream) -> int:
         """The version of the last event ever appended, 0 where there is none; trimming does not change it."""
         ...
@@ -230,6 +236,17 @@ class Store(Streams, Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """One unit of work; durable when the `async with` has ended without an error."""
+        ...
+
+    async def document(self, key: str) -> Document | None:
+        """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
+        ...
+
+    async def scrub(self) -> None:
+        """Remove what deleted documents have left behind in the store's files, as far as the backend can see to it.
+
+        Raises BackendUnavailableError where something is in the way that may be gone later.
+        """
         ...
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
@@ -294,10 +311,6 @@ class Store(Streams, Protocol):
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         """How far a group has come; empty for one that never ran. A cheap question, asked often."""
-        ...
-
-    async def document(self, key: str) -> Document | None:
-        """The document as it was last committed: a look that waits for nobody."""
         ...
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:

@@ -17,6 +17,7 @@
     ├── ConflictError                 a compare-and-set saw another version than it expected
     │   ├── WrongExpectedVersionError  a stream stands at another version than the append expected
     │   └── TagConflictError          an event with tags that an append has ruled out was there
+    ├── StreamIncompleteError         events that a state must be folded from were trimmed
     ├── StreamClosedError             the stream was archived, or ended for good by a tombstone
     ├── DuplicateError                a message that this group has handled already
     ├── DuplicateTaskError            a unique call that is there already, and whose task refuses a second one
@@ -141,6 +142,10 @@ class StreamClosedError(EventmillError):
             f"stream {stream} is {how}: " + ("restore it first" if how == "archived" else "use another key")
         )
         self.stream = stream
+
+
+class StreamIncompleteError(EventmillError):
+    """Events of a stream are not there any more, so no state can be folded from it; the text says which are missing."""
 
 
 class DuplicateError(EventmillError):

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from eventmill.core.errors import ConfigurationError
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Recorded
+
+StoredEvent = tuple[int, str, int, bytes, str]
+"""What a fold needs of an event, and no more: version, type, schema version, data, id."""
 
 ANY = -1
 """Expected version of a stream that may stand anywhere. `ABSENT` (0) expects that it has no event yet."""
@@ -37,6 +40,12 @@ class Stream(NamedTuple):
 
 CLOSED = "closed-stream "
 """What the keys of documents begin with that close streams."""
+
+
+def stored(record: Recorded) -> StoredEvent:
+    """The same of a whole record."""
+    message = record.message
+    return message.sequence or 0, message.type, message.version, message.data, message.id
 
 
 def closing(stream: Stream) -> str:
@@ -114,6 +123,7 @@ class Query:
             raise ConfigurationError("a query names tags, types, or both")
 
     def matches(self, message: Message) -> bool:
+        """Whether this is an event that the query asks for."""
         return self.tags.issubset(message.tags) and (not self.types or message.type in self.types)
 
 

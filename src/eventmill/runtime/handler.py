@@ -99,7 +99,7 @@ class Handler:
         stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
-        messages = [delivery.message for delivery in deliveries]
+        messages = [delivery.readable for delivery in deliveries]
         arguments: list[object] = []
         for want in self.wants:
             if want == "event":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
 from itertools import zip_longest
 from typing import Protocol, TypeVar
@@ -13,6 +14,7 @@ from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
+from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
@@ -37,7 +39,7 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute", "finished")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_staged", "_unit", "_unsealed", "execute", "finished")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
@@ -45,6 +47,8 @@ class Transaction:
         self._open = True
         self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
         self.finished: Callable[[asyncio.Future[object]], None] | None = None
+        self._staged: list[Message] = []
+        self._unsealed: list[Sequence[Message] | Append] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -56,7 +60,12 @@ class Transaction:
         """Publish when, and only when, this transaction commits."""
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
-        self._unit.append([self._envelopes(event) for event in events])
+        messages = [self._envelopes(event, unsealed=True) for event in events]
+        self._staged += messages
+        if self._unsealed is not None or self._envelopes.personal(messages):
+            self._wait(messages)
+        else:
+            self._unit.append(messages)
 
     def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
         """Append events to a stream when this commits; without events, only require that it stands at `expected`.
@@ -76,8 +85,51 @@ class Transaction:
             raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
         messages = [self._envelopes.in_stream(event, stream, identity) for event, identity in zip_longest(events, ids)]
         append = Append(stream, messages, expected, repeatable=bool(ids))
-        self._unit.append_to(append)
+        self.stage(append)
         return append.appended
+
+    def stage(self, append: Append) -> None:
+        """Append messages that are made already; see `append`."""
+        self._staged += append.messages
+        if self._unsealed is not None or self._envelopes.personal(append.messages):
+            self._wait(append)
+        else:
+            self._unit.append_to(append)
+
+    def _wait(self, entry: Sequence[Message] | Append) -> None:
+        """Keep what is to be sealed until `finish`, which can wait for keys; what comes after it waits, too, for the order's sake."""
+        if self._unsealed is None:
+            self._unsealed = []
+        self._unsealed.append(entry)
+
+    @property
+    def pending(self) -> bool:
+        """Whether `complete` has something to do."""
+        return bool(self._deferred) or self._unsealed is not None
+
+    async def complete(self) -> None:
+        """Do what was deferred, then seal what is personal, which may have to wait for keys: the unit has it all after that."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
+        waiting, self._unsealed = self._unsealed, None
+        sealer = self._envelopes.sealer
+        if waiting and sealer is not None:
+            for entry in waiting:
+                if isinstance(entry, Append):
+                    self._unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, self._unit)))
+                else:
+                    self._unit.append(await sealer.seal(entry, self._unit))
+
+    async def finish(self) -> Awaitable[object]:
+        """Complete the unit, then end it well; see `Unit.finish`. For the runtime, in place of that."""
+        if self.pending:
+            try:
+                await self.complete()
+            except BaseException:
+                await self._unit.discard()
+                raise
+        return await self._unit.finish()
 
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.
@@ -99,12 +151,6 @@ class Transaction:
         """Have something done in the unit when everything else was, right before the commit."""
         self._deferred = [*self._deferred, work]
 
-    async def conclude(self) -> None:
-        """Do what was deferred; whoever ends the unit well calls this before."""
-        deferred, self._deferred = self._deferred, ()
-        for work in deferred:
-            await work(self._unit)
-
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
@@ -124,6 +170,10 @@ class Transaction:
         """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
         self.finished = call
 
+    def staged(self, stream: Stream) -> Sequence[Message]:
+        """What this transaction itself has for a stream so far."""
+        return [each for each in self._staged if each.key == stream.key and each.topic == stream.topic]
+
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
         return self._envelopes is envelopes
@@ -132,11 +182,6 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
-
-    @property
-    def deferred(self) -> bool:
-        """Whether `conclude` has something to do."""
-        return bool(self._deferred)
 
     @property
     def unit(self) -> Unit:
@@ -175,6 +220,10 @@ class SyncTransaction:
         """Publish when, and only when, this transaction commits."""
         self._transaction.publish(*events)
 
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
+
     def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
         """Append events to a stream when, and only when, this transaction commits; see `Transaction.append`."""
         return self._transaction.append(stream, *events, expected=expected, ids=ids)
@@ -182,10 +231,6 @@ class SyncTransaction:
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position."""
         self._transaction.require(*queries, after=after)
-
-    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
-        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
-        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

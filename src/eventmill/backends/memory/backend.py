@@ -22,7 +22,7 @@ from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import Query, Stream
+from eventmill.core.stream import Query, StoredEvent, Stream, stored
 
 
 class MemoryBackend(LogSubscriber):
@@ -130,6 +130,11 @@ class MemoryBackend(LogSubscriber):
     ) -> Sequence[Recorded]:
         return self._state.log.streams.read(stream, after, upto, limit, backward)
 
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        return [stored(record) for record in await self.read_stream(stream, after=after, upto=upto, limit=limit)]
+
     async def version(self, stream: Stream) -> int:
         return self._state.log.streams.version(stream)
 
@@ -160,6 +165,12 @@ class MemoryBackend(LogSubscriber):
             await unit.discard()
             raise
         await durable
+
+    async def scrub(self) -> None:
+        """Nothing of what was deleted is left."""
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> MemoryUnit:
         return MemoryUnit(self._state, self._clock, claim, fence)
@@ -200,9 +211,6 @@ class MemoryBackend(LogSubscriber):
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         return self._state.groups.cursors(group)
-
-    async def document(self, key: str) -> Document | None:
-        return self._state.documents.seen(key, ())
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         async with self.transaction() as transaction:

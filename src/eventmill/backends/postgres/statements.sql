@@ -354,6 +354,14 @@ SELECT count(*), coalesce(max(position), 0) FROM gone
 SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM {schema}.eventmill_log
 WHERE topic = $1 AND key = $2 AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5
 
+-- name: events
+-- Only what a fold needs. The schema version is mostly 1, and then not written: JSON is parsed where it may be.
+SELECT sequence, type,
+    CASE WHEN position('"version":' IN attributes) > 0
+        THEN coalesce((attributes::json ->> 'version')::integer, 1) ELSE 1 END,
+    data, id
+FROM {schema}.eventmill_log WHERE topic = $1 AND key = $2 AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5
+
 -- name: stream_backward
 SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM {schema}.eventmill_log
 WHERE topic = $1 AND key = $2 AND sequence > $3 AND sequence <= $4 ORDER BY sequence DESC LIMIT $5

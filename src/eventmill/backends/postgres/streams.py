@@ -11,7 +11,7 @@ from eventmill.backends.sql.rows import numbered
 from eventmill.backends.sql.selection import filters, matching, tagged
 from eventmill.core.message import Recorded
 from eventmill.core.reading import Types
-from eventmill.core.stream import Query, Stream
+from eventmill.core.stream import Query, StoredEvent, Stream
 
 LAST = (1 << 63) - 1
 """No version or position is beyond it."""
@@ -38,6 +38,12 @@ class PostgresStreams(Database):
         bounds = [number(after), number(LAST if upto is None else upto), number(max(0, limit))]
         name = "stream_backward" if backward else "stream"
         return numbered(await self.server.reader.fetch(name, [text(stream.topic), text(stream.key), *bounds]))
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        bounds = [number(after), number(LAST if upto is None else upto), number(max(0, limit))]
+        return await self.server.reader.fetch("events", [text(stream.topic), text(stream.key), *bounds])
 
     async def version(self, stream: Stream) -> int:
         rows = await self._fetch("version", text(stream.topic), text(stream.key))

@@ -34,6 +34,14 @@ WHERE {condition} AND t.position > ? ORDER BY t.position DESC LIMIT 1
 SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM eventmill_log
 WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
 
+-- name: events
+-- Only what a fold needs. The schema version is mostly 1, and then not written: JSON is parsed where it may be.
+SELECT sequence, type,
+    CASE WHEN instr(attributes, CAST('"version":' AS BLOB))
+        THEN coalesce(json_extract(CAST(attributes AS TEXT), '$.version'), 1) ELSE 1 END,
+    data, id
+FROM eventmill_log WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
+
 -- name: stream_backward
 SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM eventmill_log
 WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?

@@ -13,7 +13,7 @@ from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.message import Recorded
 from eventmill.core.reading import Types
-from eventmill.core.stream import Query, Stream
+from eventmill.core.stream import Query, StoredEvent, Stream
 
 LAST = (1 << 63) - 1
 """No version or position is beyond it."""
@@ -30,6 +30,14 @@ class SqliteStreams(Database):
         topic, key = stream
         rows = self.reader.execute(statement, (topic, key, after, LAST if upto is None else upto, limit))
         return numbered(rows.fetchall())
+
+    @translated
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        topic, key = stream
+        bounds = (topic, key, after, LAST if upto is None else upto, limit)
+        return self.reader.execute(STATEMENTS["events"], bounds).fetchall()
 
     @translated
     async def version(self, stream: Stream) -> int:

@@ -7,6 +7,7 @@ import asyncio
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.stream import Append, Stream
+from eventmill.core.stream import stored as bared
 from eventmill.testing.conformance.samples import OTHER, TOPIC, everything, ids, message
 from eventmill.testing.conformance.streams import A, B, C, append, events, stored
 from eventmill.testing.conformance.suite import Backend, Conformance, Stage, case
@@ -40,6 +41,9 @@ class StreamReadCases(Conformance[Backend]):
             async def read(**options: int | bool | None) -> list[int]:
                 found = await store.read_stream(A, **{"limit": 100, **options})  # type: ignore[arg-type]
                 assert ids(found) == [f"m{event.message.sequence}" for event in found]
+                if not options.get("backward"):
+                    bare = await store.events(A, **{"limit": 100, **options})  # type: ignore[arg-type]
+                    assert bare == [bared(event) for event in found]
                 return [event.message.sequence or 0 for event in found]
 
             assert await read() == list(range(1, 11))
@@ -73,6 +77,7 @@ class StreamReadCases(Conformance[Backend]):
             (same,), _ = await store.read_all(limit=1)
             (read,) = await everything(store)
             assert found == same == read
+            assert await store.events(stream, limit=1) == [bared(found)]
             for name in Message.__struct_fields__:
                 if name != "sequence":
                     assert getattr(found.message, name) == getattr(whole, name), name
