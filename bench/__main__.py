@@ -26,6 +26,7 @@ from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
+from bench.sourcing import sourcing
 from bench.statements import statements
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
@@ -39,6 +40,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "saga": saga,
     "projection": projection,
     "aggregation": aggregation,
+    "sourcing": sourcing,
     "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
