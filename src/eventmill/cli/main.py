@@ -22,6 +22,8 @@ COMMANDS = {
     "groups": "List consumer groups and how far each is behind, or forget one.",
     "dead": "List dead letters, show one, replay or skip them.",
     "sagas": "List sagas, show the history of one, and help on what needs attention.",
+    "aggregations": "List what aggregators have collected and not closed, show a key, close one.",
+    "lineage": "What an aggregated event was made of, and what an event went into.",
     "outbox": "Show what a service has yet to publish to its broker.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }
