@@ -137,6 +137,9 @@ class Aggregator:
             else:
                 collect.look(self.rules, record, now, result)
             self._apply(key, record, result, work)
+            if look.force:
+                for closed in record.closed[-len(result.ended) :] if result.ended else ():
+                    closed.reason = f"forced by {look.by}: {look.why}"
             if self._time(key, record, work) or result.changed:
                 tx.put(self._prefix + key, encode(record), expected=version)
         self._finish(work, tx)
