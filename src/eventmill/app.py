@@ -93,6 +93,8 @@ class App:
             Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes)
         )
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
+        self.choreography = self._long_running.choreography
+        self.choreographies = self._long_running.choreographies
         self.aggregator, self.aggregations = self._long_running.aggregator, self._long_running.aggregations
         self._stopped = asyncio.Event()
 

@@ -77,7 +77,7 @@ def test_windows_in_every_order_with_duplicates(
     record, closed = feed(rules, mixed, end=10_000)
     assert sorted(closed) == sorted(expected)
     assert not record.open
-    again, repeated = feed(rules, mixed + mixed, end=10_000)
+    _, repeated = feed(rules, mixed + mixed, end=10_000)
     assert sorted(repeated) == sorted(expected)
 
 
