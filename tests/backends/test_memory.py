@@ -13,7 +13,9 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -33,6 +35,14 @@ class TestLog(OnMemory, LogConformance): ...
 class TestStore(OnMemory, StoreConformance): ...
 
 
+class TestStreams(OnMemory, StreamConformance): ...
+
+
 class TestSubscriber(OnMemory, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"memory://{place}", name="conformance", settings=settings)
+
+
+class TestTasks(OnMemory, TaskConformance):
     def app(self, place: Path, settings: Settings) -> App:
         return App(f"memory://{place}", name="conformance", settings=settings)

@@ -17,7 +17,9 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -47,10 +49,21 @@ class TestLog(OnPostgres, LogConformance): ...
 class TestStore(OnPostgres, StoreConformance): ...
 
 
+class TestStreams(OnPostgres, StreamConformance): ...
+
+
+EFFECTS = "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"
+
+
 class TestSubscriber(OnPostgres, SubscriberConformance):
-    effects_table = (
-        "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"
-    )
+    effects_table = EFFECTS
+
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(self.url(place), name="conformance", settings=settings)
+
+
+class TestTasks(OnPostgres, TaskConformance):
+    effects_table = EFFECTS
 
     def app(self, place: Path, settings: Settings) -> App:
         return App(self.url(place), name="conformance", settings=settings)

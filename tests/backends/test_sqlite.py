@@ -13,7 +13,9 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -33,6 +35,14 @@ class TestLog(OnSqlite, LogConformance): ...
 class TestStore(OnSqlite, StoreConformance): ...
 
 
+class TestStreams(OnSqlite, StreamConformance): ...
+
+
 class TestSubscriber(OnSqlite, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)
+
+
+class TestTasks(OnSqlite, TaskConformance):
     def app(self, place: Path, settings: Settings) -> App:
         return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)

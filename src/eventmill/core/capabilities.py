@@ -18,9 +18,10 @@ from typing import Protocol
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.document import Document
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Absence, Append, Query, StoredEvent, Stream
 from eventmill.core.tracker import Tracker
 
 
@@ -112,6 +113,14 @@ class Subscriber(Protocol):
         """How many messages wait for the group, and since when the oldest does, where that is known."""
         ...
 
+    def redelivery(self, topics: Collection[str]) -> Awaitable[Mapping[str, float]]:
+        """For how long (seconds) after its publication each topic may hand a message out; infinity: for ever.
+
+        Topics of which nobody can say are left out: a queue, which has no limit and hands out what was not
+        acknowledged first of all; a log that is trimmed as its own service says.
+        """
+        ...
+
     def dismiss(self, group: str) -> Awaitable[None]:
         """The group is not coming back: nothing is kept for it any more."""
         ...
@@ -152,6 +161,10 @@ class Log(Publisher, Subscriber, Protocol):
         """
         ...
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        """Those of the topics whose oldest messages are gone, each with the position up to which some may be."""
+        ...
+
     async def changed(self, seen: int, timeout: float) -> int:
         """Wait until the log's change counter has left `seen` behind, or the time (seconds) is up; returns the counter.
 
@@ -164,13 +177,30 @@ class Log(Publisher, Subscriber, Protocol):
 class Transaction(Protocol):
     """One unit of work: everything in it commits together, with the handled message's mark, or not at all.
 
-    `append`, `send`, `put` and `settle` are staged and written when the unit ends, so a conflict
+    `append`, `append_to`, `require`, `send`, `put` and `settle` are staged and written when the unit ends, so a conflict
     shows at the end of the `async with`. `execute` and `get` run at once, under the write lock on SQLite:
     do slow things (an HTTP call) before the first of them.
     """
 
     def append(self, messages: Sequence[Message]) -> None:
         """Stage messages for the log."""
+        ...
+
+    def append_to(self, append: Append) -> None:
+        """Stage events of one stream under the version it is expected at; `append.appended` is filled by the commit.
+
+        The unit ends with WrongExpectedVersionError where the stream stands elsewhere, and with StreamClosedError
+        where it is closed. Versions are checked in the order of the calls: a second append of one unit to one
+        stream sees the first. No other writer gets in between check and commit.
+        """
+        ...
+
+    def require(self, condition: Absence) -> None:
+        """Stage a condition on the tags of what others have appended; what this unit appends is not looked at.
+
+        The unit ends with TagConflictError where an event matches. Of two units whose conditions rule out what
+        the other appends, only one commits.
+        """
         ...
 
     def send(self, jobs: Sequence[Job]) -> None:
@@ -189,6 +219,14 @@ class Transaction(Protocol):
         """The document as this transaction sees it."""
         ...
 
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come, partition by partition; nobody moves it on before this transaction has ended."""
+        ...
+
+    async def hurry(self, seconds: float) -> None:
+        """From here on, a statement that waits longer than this for others' locks fails, with BackendUnavailableError."""
+        ...
+
     async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
         """Those documents that are there, by their keys. They are not kept from others: write with `expected`."""
         ...
@@ -205,7 +243,8 @@ class Transaction(Protocol):
         """Stage the end of a claimed job: done, again at `retry_at` (milliseconds), or dead.
 
         A job that ends lets the next of its lane go. A dead one holds its lane until it is replayed or
-        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` are kept. Refused with LeaseLostError where the claim was taken over.
+        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` and `attempts` are kept.
+        Refused with LeaseLostError where the claim was taken over. One unit may settle any number of jobs of its fence's member.
         """
         ...
 
@@ -225,6 +264,11 @@ class Transaction(Protocol):
 class Unit(Transaction, Protocol):
     """A transaction in the hands of the runtime, which need not wait for the disk to go on."""
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was staged or run in it yet."""
+        ...
+
     async def finish(self) -> Awaitable[object]:
         """End the unit well. Returns when its effects are in line for the commit; what it returns is durability.
 
@@ -241,11 +285,67 @@ class Unit(Transaction, Protocol):
         ...
 
 
-class Store(Protocol):
+class Streams(Protocol):
+    """The same log, read by stream, by tag, and across all topics in the order of the positions."""
+
+    async def read_stream(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
+    ) -> Sequence[Recorded]:
+        """Events of one stream whose versions lie beyond `after` and not beyond `upto`, at most `limit`.
+
+        In order of their versions, or from the last one back. An event's version is `message.sequence` here,
+        also where another log had given it another number.
+        """
+        ...
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        """The same events, forward, with only what a fold needs of each: it is read many times for each that is written."""
+        ...
+
+    async def version(self, stream: Stream) -> int:
+        """The version of the last event ever appended, 0 where there is none; trimming does not change it."""
+        ...
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+        topics: Collection[str] | None = None,
+        queries: Sequence[Query] | None = None,
+    ) -> tuple[Sequence[Recorded], int]:
+        """Events of the whole store beyond a position, in the order of their positions, and how far it was looked through.
+
+        Only where each of `types`, `topics` and `queries` (one of them matches) that is given lets it through.
+        Never passes a position below which another may still appear.
+        """
+        ...
+
+    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
+        """The streams of a topic with their versions, in order of their keys, those beyond the key `after`."""
+        ...
+
+
+class Store(Streams, Protocol):
     """A service's own database: log, cursors, jobs and documents in one transaction with the user's tables."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """One unit of work; durable when the `async with` has ended without an error."""
+        ...
+
+    async def document(self, key: str) -> Document | None:
+        """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
+        ...
+
+    async def scrub(self) -> None:
+        """Remove what deleted documents have left behind in the store's files, as far as the backend can see to it.
+
+        Raises BackendUnavailableError where something is in the way that may be gone later.
+        """
         ...
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
@@ -279,8 +379,21 @@ class Store(Protocol):
         """Free at once what the members of a process known to be dead hold (their names start with `incarnation/`)."""
         ...
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        """Take due jobs, counting the attempt. A job whose last claim vanished comes alone, `crashed` set."""
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        """Take due jobs in the order of `Job.rank`, counting the attempt.
+
+        alone: a job whose last claims vanished, so many or more in a row, comes by itself, `crashed` saying how many.
+        What it costs does not depend on how many jobs wait, due or not.
+        """
+        ...
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        """Claim the job of this reference before its time, without counting an attempt; None while it runs, is parked or
+        dead, or is not there."""
+        ...
+
+    async def find(self, reference: str) -> Job | None:
+        """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
         ...
 
     async def next_due(self, queue: str) -> int | None:
@@ -295,6 +408,21 @@ class Store(Protocol):
         """Those of the message ids that the group's inbox holds, each with its source."""
         ...
 
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come; empty for one that never ran. A cheap question, asked often."""
+        ...
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        """The rows of one statement that only reads the user's own tables, as they were last committed.
+
+        It may take long: it blocks nobody, and waits for nobody.
+        """
+        ...
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        """The columns of a table's primary key, in their order; empty for a table without one, or none of this name."""
+        ...
+
     async def groups(self) -> Sequence[Group]:
         """Every group, with its members and how far it has come."""
         ...
@@ -306,7 +434,7 @@ class Store(Protocol):
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:
-        """Jobs in order of their ids. state: `due`, `parked` (behind another of its lane) or `dead`."""
+        """Jobs in order of their ids. state: `due`, `running`, `parked` (behind another of its lane) or `dead`."""
         ...
 
     async def replay(self, ids: Collection[int]) -> int:

@@ -12,6 +12,9 @@ from eventmill.settings import Settings
 
 log = logging.getLogger("eventmill")
 
+CENTURY = 100 * 365 * 86_400.0
+"""Seconds."""
+
 
 class Housekeeping:
     """Sees to retention now and then. Any number of processes may do it at once.
@@ -34,6 +37,7 @@ class Housekeeping:
         self._clock = clock
         self._settings = settings
         self._retention = retention
+        self._settled_in = False
         self._also = also
         self._held: dict[tuple[Store, str], str] = {}
 
@@ -48,9 +52,10 @@ class Housekeeping:
 
     async def tidy(self) -> None:
         """One round: trim by the declared retention, never past a group that still needs it, and say so."""
-        await self._store.prune(
-            inbox_older_than=self._settings.inbox_retention, dead_older_than=self._settings.dead_retention
-        )
+        # Not in the first round: after a long absence a broker begins with what was handled, but not acknowledged any more.
+        inbox = self._settings.inbox_retention if self._settled_in else max(self._settings.inbox_retention, CENTURY)
+        await self._store.prune(inbox_older_than=inbox, dead_older_than=self._settings.dead_retention)
+        self._settled_in = True
         if self._also is not None:
             await self._also()
         for topic, seconds in self._retention.items():

@@ -8,12 +8,13 @@ import typing
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
-from eventmill.core.outcome import DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.core.registry import Registry
+from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
@@ -33,6 +34,36 @@ class Context:
     positions: Sequence[int | None] = ()
 
 
+class Handling(Protocol):
+    """What a consumer does with deliveries: a user's function, or what a pattern makes of several."""
+
+    name: str
+    plain: bool
+    """Whether `call_plain` will do, for a single delivery."""
+    event_class: object
+    """The annotation of the event parameter; None where there is none, or more than one."""
+    staged: bool
+    """Whether it commits more than once, by the stages it is handed."""
+
+    def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
+        """Begin to handle one message, with nothing but its event and the transaction."""
+        ...
+
+    def call(
+        self,
+        deliveries: Sequence[Delivery],
+        transaction: Transaction,
+        context: Callable[[], Context],
+        stages: Stages | None = None,
+    ) -> Awaitable[Any]:
+        """Begin to handle deliveries as one unit; what it returns is to be awaited. Raises DecodeError."""
+        ...
+
+    def refusal(self, result: object) -> Outcome | None:
+        """What a returned value asks for: a Retry or a DeadLetter; anything else means done."""
+        ...
+
+
 class Handler:
     """Calls a function with what its annotations ask for.
 
@@ -46,11 +77,11 @@ class Handler:
         self.sync = not inspect.iscoroutinefunction(function)
         self.batch = batch
         self._by_name = registry.by_name
-        self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
-        self.staged = "stages" in self._wants
+        self.wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+        self.staged = "stages" in self.wants
         """Whether it commits more than once."""
-        self._and_transaction = self._wants == ["event", "transaction"]
-        self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
+        self._and_transaction = self.wants == ["event", "transaction"]
+        self.plain = (self._and_transaction or self.wants == ["event"]) and not batch and not self.sync
         """Whether `call_plain` will do: the two commonest signatures, called without a loop over their parameters."""
 
     def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
@@ -62,14 +93,15 @@ class Handler:
 
     def call(
         self,
-        messages: Sequence[Message],
+        deliveries: Sequence[Delivery],
         transaction: Transaction,
         context: Callable[[], Context],
         stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
+        messages = [delivery.readable for delivery in deliveries]
         arguments: list[object] = []
-        for want in self._wants:
+        for want in self.wants:
             if want == "event":
                 arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
             elif want == "message":
@@ -88,8 +120,8 @@ class Handler:
         return self.function(*arguments)  # type: ignore[no-any-return]
 
     def refusal(self, result: object) -> Outcome | None:
-        """What the function's return value asks for: a Retry or a DeadLetter; anything else means done."""
-        if isinstance(result, Retry | DeadLetter):
+        """What the function's return value asks for: a Retry, a Snooze, a DeadLetter, Released; anything else means done."""
+        if isinstance(result, Retry | DeadLetter | Snooze | Released):
             return result
         if isinstance(result, Awaitable):
             raise TypeError(f"{self.name} returned something to await; make it `async def`, or await it inside")

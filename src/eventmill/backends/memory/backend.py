@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
-from eventmill.backends.memory.jobs import DEAD, DUE, PARKED
+from eventmill.backends.memory.jobs import DEAD, DUE, PARKED, RUNNING
 from eventmill.backends.memory.state import State, state_of
 from eventmill.backends.memory.unit import MemoryUnit
 from eventmill.backends.url import Url
@@ -19,8 +19,10 @@ from eventmill.core.document import Document
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Query, StoredEvent, Stream, stored
 
 
 class MemoryBackend(LogSubscriber):
@@ -114,8 +116,42 @@ class MemoryBackend(LogSubscriber):
         passed = {**state.log.watermarks, **state.groups.passed()}
         return state.log.trim(topic, passed, before=before, max_bytes=max_bytes, force=force)
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        horizons = self._state.log.horizons
+        return {topic: horizons[topic] for topic in topics if topic in horizons}
+
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._state.changes.beyond(seen, timeout, self._clock)
+
+    # Streams
+
+    async def read_stream(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
+    ) -> Sequence[Recorded]:
+        return self._state.log.streams.read(stream, after, upto, limit, backward)
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        return [stored(record) for record in await self.read_stream(stream, after=after, upto=upto, limit=limit)]
+
+    async def version(self, stream: Stream) -> int:
+        return self._state.log.streams.version(stream)
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+        topics: Collection[str] | None = None,
+        queries: Sequence[Query] | None = None,
+    ) -> tuple[Sequence[Recorded], int]:
+        return self._state.log.read_all(after, limit, max_bytes, types, topics, queries)
+
+    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
+        return self._state.log.streams.of(topic, after, limit)
 
     # Units of work
 
@@ -129,6 +165,12 @@ class MemoryBackend(LogSubscriber):
             await unit.discard()
             raise
         await durable
+
+    async def scrub(self) -> None:
+        """Nothing of what was deleted is left."""
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> MemoryUnit:
         return MemoryUnit(self._state, self._clock, claim, fence)
@@ -167,6 +209,16 @@ class MemoryBackend(LogSubscriber):
                 lease.end()
         state.changes.note()
 
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        return self._state.groups.cursors(group)
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        async with self.transaction() as transaction:
+            return await transaction.execute(sql, parameters)
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        return self._state.tables.primary_key(table)
+
     async def groups(self) -> Sequence[Group]:
         now = self._clock.now()
         found = []
@@ -183,7 +235,7 @@ class MemoryBackend(LogSubscriber):
                         for member, lease in sorted(known.members.items())
                         if not lease.ended(now)
                     },
-                    retrying=states.count(DUE),
+                    retrying=states.count(DUE) + states.count(RUNNING),
                     parked=states.count(PARKED),
                     dead=states.count(DEAD),
                 )
@@ -206,8 +258,14 @@ class MemoryBackend(LogSubscriber):
 
     # Jobs
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        return self._state.jobs.claim(queue, member, limit, self._clock.now(), lease)
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        return self._state.jobs.claim(queue, member, limit, self._clock.now(), lease, alone)
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        return self._state.jobs.take(reference, member, self._clock.now(), lease)
+
+    async def find(self, reference: str) -> Job | None:
+        return self._state.jobs.find(reference)
 
     async def next_due(self, queue: str) -> int | None:
         return self._state.jobs.next_due(queue, self._clock.now())

@@ -30,7 +30,11 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     contenttype: str = JSON
     extensions: dict[str, str] | None = None
     sequence: int | None = None
+    tags: tuple[str, ...] = ()
 
+
+SEQUENCE = 5
+"""The column of a log row that holds this log's own count."""
 
 _tuple = tuple.__new__
 _encode = msgspec.json.Encoder().encode
@@ -53,8 +57,21 @@ def attributes(message: Message) -> bytes:
             message.contenttype,
             message.extensions,
             message.sequence,
+            message.tags,
         )
     )
+
+
+def numbered(rows: Iterable[Sequence[Any]]) -> list[Recorded]:
+    """Rows of one stream as its events: an event's number is its version here, also where another log had given one."""
+    found = []
+    for row in rows:
+        record = recorded(row)
+        if record.message.sequence != row[SEQUENCE]:
+            message = msgspec.structs.replace(record.message, sequence=row[SEQUENCE])
+            record = msgspec.structs.replace(record, message=message)
+        found.append(record)
+    return found
 
 
 def recorded(row: Sequence[Any]) -> Recorded:
@@ -77,6 +94,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         traceparent=rest.traceparent,
         contenttype=rest.contenttype,
         extensions=rest.extensions,
+        tags=rest.tags,
     )
     # A named tuple's own constructor is a Python function, and this is done for every message read.
     return Recorded(position, _tuple(Partition, (topic, partition)), recorded_at, message)
@@ -93,8 +111,10 @@ def job_row(job: Job, state: str) -> tuple[object, ...]:
         job.partition.topic if job.partition else None,
         job.partition.number if job.partition else None,
         job.position,
-        _encode(job.errors),
+        b"[]" if not job.errors else _encode(job.errors),
         _encode_message(job.message),
+        job.priority,
+        job.reference,
     )
 
 
@@ -113,12 +133,14 @@ def jobs(rows: Iterable[Sequence[Any]]) -> list[Job]:
             due=due,
             attempts=attempts,
             token=token,
-            crashed=bool(crashed),
+            crashed=crashed,
             recorded_at=recorded_at,
             partition=None if topic is None else Partition(topic, partition),
             position=position,
-            errors=_decode_errors(errors_),
+            errors=[] if errors_ == b"[]" else _decode_errors(errors_),
             message=_decode_message(message),
+            priority=priority,
+            reference=reference,
         )
         for (
             id_,
@@ -135,5 +157,7 @@ def jobs(rows: Iterable[Sequence[Any]]) -> list[Job]:
             position,
             errors_,
             message,
+            priority,
+            reference,
         ) in rows
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
 from eventmill.backends.sql.rows import errors
 from eventmill.core.document import ABSENT
-from eventmill.core.errors import ConflictError, DuplicateError
+from eventmill.core.errors import ConflictError, DuplicateError, LeaseLostError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
 
@@ -52,9 +53,24 @@ class Refusable:
         self.settlements: list[tuple[Job, int | None, bool]] = []
         self.inbox: list[tuple[str, Message]] = []
 
-    def apply(self, connection: sqlite3.Connection, sql: dict[str, str], now: int) -> None:
-        """Raises ConflictError and DuplicateError."""
+    def ends(self, claim: object) -> Job | None:
+        """The job that is all there is to it: done, and the one its unit stands on, which was verified."""
+        if len(self.settlements) != 1 or self.documents or self.inbox:
+            return None
+        job, retry_at, dead = self.settlements[0]
+        return job if job is claim and job.lane is None and retry_at is None and not dead else None
+
+    def apply(
+        self, connection: sqlite3.Connection, sql: dict[str, str], now: int, claim: object, member: str | None
+    ) -> None:
+        """Raises ConflictError, DuplicateError and LeaseLostError. The claim was verified; other jobs are here."""
         execute = connection.execute
+        if len(self.settlements) > 1 and member is not None:
+            self._verify(connection, sql, member)
+        elif any(job is not claim for job, _, _ in self.settlements):
+            for job, _, _ in self.settlements:
+                if job is not claim and not execute(sql["claimed"], (job.id, job.token, member)).fetchone():
+                    raise LeaseLostError(f"{job.queue}: job {job.id} was taken over")
         documents: Sequence[Put] = self.documents
         if len(documents) > FEW:
             documents = _write_many(connection, sql, documents)
@@ -67,9 +83,13 @@ class Refusable:
                 execute(sql["delete_document"], (key,))
             else:
                 execute(sql["put"], (key, actual + 1, data))
+        done: list[tuple[int]] = []
         for job, retry_at, dead in self.settlements:
             if retry_at is not None:
-                execute(sql["retry_job"], (retry_at, errors(job), job.id))
+                execute(sql["retry_job"], (retry_at, errors(job), job.attempts, job.id))
+                continue
+            if job.lane is None and not dead:
+                done.append((job.id,))
                 continue
             row = execute(sql["lane"], (job.id,)).fetchone()
             lane = row[0] if row else None
@@ -79,6 +99,18 @@ class Refusable:
                 execute(sql["finish_job"], (job.id,))
             if lane is not None:
                 execute(sql["next_of_lane"], (job.queue, lane, now))
+        if done:
+            connection.executemany(sql["finish_job"], done)
         for group, message in self.inbox:
             if execute(sql["inbox"], (group, message.id, message.source, now)).rowcount == 0:
                 raise DuplicateError(f"{group}: {message.id} from {message.source} was handled before")
+
+    def _verify(self, connection: sqlite3.Connection, sql: dict[str, str], member: str) -> None:
+        """Many jobs of one member are asked for in one statement."""
+        wanted = {job.id: job for job, _, _ in self.settlements}
+        held = dict(connection.execute(sql["claimed_of"], (member, json.dumps(list(wanted)))).fetchall())
+        for id_, job in wanted.items():
+            if held.get(id_) != job.token:
+                raise LeaseLostError(f"{job.queue}: job {id_} was taken over")
+        if len(wanted) < len(self.settlements):
+            raise LeaseLostError("a job was settled twice in one unit")

@@ -4,13 +4,75 @@ SELECT max(coalesce((SELECT max(position) FROM eventmill_log), 0),
            coalesce((SELECT max(position) FROM eventmill_trimmed), 0))
 
 -- name: append
--- A key's count goes on from its last message, or from where trimming has noted it.
+-- A key's count goes on from its last message, or from where trimming has noted it; ?10 is the number where it is known.
 INSERT INTO eventmill_log
-    (position, topic, partition, type, key, id, recorded_at, attributes, data, sequence)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?5 IS NOT NULL THEN 1 + coalesce(
+    (position, topic, partition, type, key, id, recorded_at, attributes, data, sequence, repeatable)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?10 IS NOT NULL THEN ?10 WHEN ?5 IS NOT NULL THEN 1 + coalesce(
     (SELECT max(sequence) FROM eventmill_log WHERE topic = ?2 AND key = ?5),
     (SELECT sequence FROM eventmill_sequences WHERE topic = ?2 AND key = ?5),
-    0) END)
+    0) END, ?11)
+
+-- name: tag
+INSERT INTO eventmill_tags (tag, position) VALUES (?, ?)
+
+-- name: version
+SELECT coalesce(
+    (SELECT max(sequence) FROM eventmill_log WHERE topic = ?1 AND key = ?2),
+    (SELECT sequence FROM eventmill_sequences WHERE topic = ?1 AND key = ?2),
+    0)
+
+-- name: repeated
+SELECT id, sequence, position FROM eventmill_log
+WHERE topic = ? AND key = ? AND id IN (SELECT value FROM json_each(?)) AND repeatable IS NOT NULL ORDER BY sequence
+
+-- name: latest_tagged
+-- The condition is on the tags and types of a query.
+SELECT t.position FROM eventmill_tags AS t JOIN eventmill_log AS l ON l.position = t.position
+WHERE {condition} AND t.position > ? ORDER BY t.position DESC LIMIT 1
+
+-- name: stream
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM eventmill_log
+WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
+
+-- name: events
+-- Only what a fold needs. The schema version is mostly 1, and then not written: JSON is parsed where it may be.
+SELECT sequence, type,
+    CASE WHEN instr(attributes, CAST('"version":' AS BLOB))
+        THEN coalesce(json_extract(CAST(attributes AS TEXT), '$.version'), 1) ELSE 1 END,
+    data, id
+FROM eventmill_log WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
+
+-- name: stream_backward
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM eventmill_log
+WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: read_all
+-- The condition is on topics, types and tags.
+SELECT l.position, l.topic, l.partition, l.type, l.key, l.sequence, l.id, l.recorded_at, l.attributes, l.data
+FROM eventmill_log AS l WHERE {condition} AND l.position > ? AND l.position <= ? ORDER BY l.position LIMIT ?
+
+-- name: tagged
+-- The first of one query, by the tags' own order.
+SELECT position FROM (
+    SELECT t.position FROM eventmill_tags AS t JOIN eventmill_log AS l ON l.position = t.position
+    WHERE {condition} ORDER BY t.position LIMIT {limit})
+
+-- name: streams
+-- From one key to the next, without a look at what lies between.
+WITH RECURSIVE keys (key) AS (
+    SELECT min(key) FROM (
+        SELECT min(key) AS key FROM eventmill_log WHERE topic = ?1 AND key > ?2
+        UNION ALL SELECT min(key) FROM eventmill_sequences WHERE topic = ?1 AND key > ?2)
+    UNION ALL
+    SELECT (SELECT min(key) FROM (
+        SELECT min(key) AS key FROM eventmill_log WHERE topic = ?1 AND key > keys.key
+        UNION ALL SELECT min(key) FROM eventmill_sequences WHERE topic = ?1 AND key > keys.key))
+    FROM keys WHERE keys.key IS NOT NULL
+)
+SELECT key, coalesce(
+    (SELECT max(sequence) FROM eventmill_log AS l WHERE l.topic = ?1 AND l.key = keys.key),
+    (SELECT sequence FROM eventmill_sequences AS s WHERE s.topic = ?1 AND s.key = keys.key))
+FROM keys WHERE key IS NOT NULL LIMIT ?3
 
 -- name: tail
 SELECT topic, partition, max(position) FROM eventmill_log
@@ -51,6 +113,9 @@ SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FR
 
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
+
+-- name: primary_key
+SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk
 
 -- name: some_documents
 SELECT d.key, d.version, d.data FROM json_each(?) AS k CROSS JOIN eventmill_documents AS d ON d.key = k.value
@@ -103,7 +168,8 @@ DELETE FROM eventmill_members WHERE grp = ? AND member = ?
 UPDATE eventmill_cursors SET member = NULL, abandoned = abandoned + 1 WHERE grp = ? AND member = ?
 
 -- name: abandon_jobs
-UPDATE eventmill_jobs SET state = 'due', member = NULL, crashed = 1 WHERE state = 'running' AND member = ?
+UPDATE eventmill_jobs SET state = 'due', member = NULL, crashed = crashed + 1
+WHERE queue = ? AND state = 'running' AND member = ?
 
 -- name: members
 SELECT member FROM eventmill_members WHERE grp = ?
@@ -131,41 +197,78 @@ UPDATE eventmill_cursors SET member = NULL, abandoned = 0 WHERE grp = ? AND memb
 
 -- name: release_jobs
 -- An interrupted attempt does not count.
-UPDATE eventmill_jobs SET state = 'due', member = NULL, attempts = attempts - 1
-WHERE state = 'running' AND member = ?
+UPDATE eventmill_jobs SET state = 'due', member = NULL, attempts = max(0, attempts - 1)
+WHERE queue = ? AND state = 'running' AND member = ?
 
 -- name: lane_busy
 SELECT 1 FROM eventmill_jobs WHERE queue = ? AND lane = ? LIMIT 1
 
 -- name: send
 INSERT INTO eventmill_jobs
-    (queue, lane, state, due, attempts, member, token, crashed, recorded_at, topic, partition, position, errors, message)
-VALUES (?, ?, ?, ?, ?, NULL, 0, 0, ?, ?, ?, ?, ?, ?)
+    (queue, lane, state, due, attempts, member, token, crashed, recorded_at, topic, partition, position, errors, message,
+     priority, reference)
+VALUES (?, ?, ?, ?, ?, NULL, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: claimable_crashed
-SELECT id FROM eventmill_jobs WHERE queue = ? AND state = 'due' AND due <= ? AND crashed = 1 ORDER BY due, id LIMIT 1
+SELECT id FROM eventmill_jobs WHERE queue = ? AND state = 'due' AND due <= ? AND crashed > 0 AND crashed >= ?
+ORDER BY due, id LIMIT 1
 
 -- name: claim
 UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + 1
-WHERE id IN (SELECT id FROM eventmill_jobs WHERE queue = ?2 AND state = 'due' AND due <= ?3 ORDER BY due, id LIMIT ?4)
-RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+WHERE id IN (
+    SELECT id FROM eventmill_jobs WHERE queue = ?2 AND state = 'due' AND priority = ?5 AND due <= ?3
+    ORDER BY due, id LIMIT ?4
+)
+RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 
--- name: claim_one
-UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + 1
-WHERE id = ?2
-RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+-- name: claim_some
+UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + ?2
+WHERE id IN (SELECT value FROM json_each(?3))
+RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
+
+-- name: priorities
+-- From level to level in the index, past whatever waits on each.
+WITH RECURSIVE levels (level) AS (
+    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
+    UNION ALL
+    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
+    FROM levels WHERE level IS NOT NULL
+)
+SELECT level FROM levels WHERE level IS NOT NULL
+
+-- name: claimable
+SELECT due, id FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = ?2 AND due <= ?3
+ORDER BY due, id LIMIT ?4
+
+-- name: takeable
+SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state = 'due'
+
+-- name: find_job
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
+FROM eventmill_jobs WHERE reference = ?
 
 -- name: next_due
-SELECT min(due) FROM eventmill_jobs WHERE queue = ? AND state = 'due'
+WITH RECURSIVE levels (level) AS (
+    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
+    UNION ALL
+    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
+    FROM levels WHERE level IS NOT NULL
+)
+SELECT min((SELECT min(due) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = level)) FROM levels
 
 -- name: claimed
-SELECT 1 FROM eventmill_jobs WHERE id = ? AND token = ? AND member = ? AND state = 'running'
+SELECT 1 FROM eventmill_jobs WHERE id = ?1 AND token = ?2 AND (?3 IS NULL OR member = ?3) AND state = 'running'
+
+-- name: claimed_of
+-- Which of some jobs a member has claimed, under which tokens.
+SELECT id, token FROM eventmill_jobs
+WHERE id IN (SELECT value FROM json_each(?2)) AND member = ?1 AND state = 'running'
 
 -- name: finish_job
 DELETE FROM eventmill_jobs WHERE id = ?
 
 -- name: retry_job
-UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, crashed = 0 WHERE id = ?
+UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, attempts = ?, crashed = 0 WHERE id = ?
 
 -- name: bury_job
 -- Without a lane, it holds nothing up.
@@ -186,7 +289,7 @@ SELECT DISTINCT lane FROM eventmill_jobs WHERE queue = ?1 AND lane IN (SELECT va
 SELECT 1 FROM eventmill_jobs WHERE queue = ? LIMIT 1
 
 -- name: jobs
-SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 FROM eventmill_jobs
 WHERE id > ?1 AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR state = ?3) ORDER BY id LIMIT ?4
 
@@ -259,11 +362,23 @@ SELECT topic, key, max(sequence) FROM eventmill_log
 WHERE topic = ?1 AND position BETWEEN ?2 AND ?3 AND key IS NOT NULL GROUP BY topic, key
 ON CONFLICT (topic, key) DO UPDATE SET sequence = max(sequence, excluded.sequence)
 
+-- name: trim_tags
+DELETE FROM eventmill_tags WHERE (tag, position) IN (
+    SELECT t.value, l.position FROM eventmill_log AS l, json_each(CAST(l.attributes AS TEXT), '$.tags') AS t
+    WHERE l.topic = ?1 AND l.position BETWEEN ?2 AND ?3)
+
 -- name: note_trimmed
 INSERT INTO eventmill_trimmed (position) VALUES (?)
 
 -- name: forget_trimmed
 DELETE FROM eventmill_trimmed WHERE position < ?
+
+-- name: note_horizon
+INSERT INTO eventmill_horizons (topic, position) VALUES (?, ?)
+ON CONFLICT (topic) DO UPDATE SET position = max(position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM eventmill_horizons WHERE topic IN (SELECT value FROM json_each(?))
 
 -- name: trim
 DELETE FROM eventmill_log WHERE topic = ? AND position BETWEEN ? AND ?
