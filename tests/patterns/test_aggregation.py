@@ -126,6 +126,22 @@ async def test_the_same_event_twice_counts_once(url: str) -> None:
 
 
 @in_loop
+async def test_a_repeat_in_the_same_batch_is_known_after_the_group_was_closed(url: str) -> None:
+    app = make(url, all_of=PARTS)
+    async with app:
+        await app.publish(*[kind("a") for kind in PARTS])
+        (message,) = await published(app, "aggtest.contact")
+        await app.publish(message, message)
+    app = make(url, all_of=PARTS)
+    async with running(app):
+        await coarse(app, 1)
+        await drained(app)
+        record = await app.aggregations("registered").show("a")
+        assert record is not None
+        assert (record.open, len(record.closed), record.closed[0].late) == ([], 1, 0)
+
+
+@in_loop
 async def test_a_quiet_group_is_closed_at_its_deadline(url: str) -> None:
     app = make(url, all_of=PARTS, timeout=0.2)
     async with running(app):
