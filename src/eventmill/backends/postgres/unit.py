@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from psycopg import pq
 
-from eventmill.backends.postgres.answers import forgotten, rows_changed
+from eventmill.backends.postgres.answers import conflict, forgotten, rows_changed
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
 from eventmill.backends.postgres.pipeline import Settle
@@ -83,15 +83,18 @@ class SharedUnit(Staging):
         if batch.failure is not None:
             raise self._writer.met(batch, self, batch.failure)
 
-    def _checked(self, batch: Batch, told: Settle) -> Settle:
+    def _reply(self, batch: Batch, reply: asyncio.Future[pq.abc.PGresult]) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None or batch.failure is not None:
                 error = self._writer.met(batch, self, error or batch.failure)  # type: ignore[arg-type]
                 if not isinstance(error, UnitInterruptedError):
                     self._over = error
-                told(None, error)
-            else:
-                told(result, None)
+            if reply.done():
+                return  # whoever asked was cancelled
+            if error is not None:
+                reply.set_exception(error)
+            elif result is not None:
+                reply.set_result(result)
 
         return settle
 
@@ -104,7 +107,7 @@ class SharedUnit(Staging):
         dumped = pipeline.dump(ordered) if pipeline is not None and ordered else ((), (), ())
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
         self._executed = True
-        self._writer.send(batch, self._checked(batch, answer(reply)), translated.sql, dumped)
+        self._writer.send(batch, self._reply(batch, reply), translated.sql, dumped)
         result = await reply
         if self._writer.pipeline is None:
             raise self._writer.met(batch, self, UnitInterruptedError("the connection was lost"))
@@ -154,6 +157,8 @@ class SharedUnit(Staging):
         """A handler's unit waits only as long as a shared transaction may, whatever it is told."""
         self._refuse_if_ended()
 
+    # Documents
+
     async def get(self, key: str) -> Document | None:
         self._refuse_if_ended()
         batch = self._batch or await self._enter()
@@ -174,7 +179,7 @@ class SharedUnit(Staging):
         self._executed = True
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-        self._writer.call(batch, self._checked(batch, answer(reply)), "some_documents", [texts(list(keys))])
+        self._writer.call(batch, self._reply(batch, reply), "some_documents", [texts(list(keys))])
         result = await reply
         assert self._writer.pipeline is not None
         return self._many_as_staged(keys, self._writer.pipeline.rows(result))
@@ -264,7 +269,7 @@ class SharedUnit(Staging):
     def _put(self, batch: Batch, key: str, expected: int | None) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None:
-                self._writer.met(batch, self, faults.conflict(key, expected, error))
+                self._writer.met(batch, self, conflict(key, expected, error))
 
         return settle
 
