@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": {"core", "runtime", "patterns", "backends.connect", "settings"},
     "outbox": {"patterns"},
     "cdc": {"patterns"},
-    "sync": {"core", "runtime", "app"},
+    "sync": {"core", "runtime", "patterns", "app"},
     "testing": {
         "core", "runtime", "patterns", "settings", "app", "sync", "testing",
         "backends.connect", "backends.memory", "backends.sqlite",
@@ -59,7 +59,7 @@ EXCEPTIONS = {
 }
 
 DEPENDENCIES = {"msgspec", "click"}
-OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs", "psycopg"}
+OPTIONAL = {"cronsim", "sqlalchemy", "pydantic", "attr", "attrs", "psycopg", "cryptography"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
 
 DRIVERS = {

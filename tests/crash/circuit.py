@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from eventmill import App, Context, DeadLetter, Event, Settings, Transaction, fixed
+from eventmill import App, Context, DeadLetter, Event, Settings, TaskContext, Transaction, fixed
 from eventmill.backends.sqlite import checkpoint
 from eventmill.core.crash import point
 from eventmill.patterns.relay import RELAY
@@ -62,6 +62,7 @@ def shop(place: Path) -> App:
         await tx.execute("CREATE TABLE IF NOT EXISTS orders (number INTEGER PRIMARY KEY, customer TEXT)")
         await tx.execute("CREATE TABLE IF NOT EXISTS confirmed (line INTEGER PRIMARY KEY, number, customer)")
         await tx.execute("CREATE TABLE IF NOT EXISTS labelled (number)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS counted (fire)")
 
     @app.on(Booked, retry=fixed(0.02, attempts=50))
     async def confirm(event: Booked, tx: Transaction) -> None:
@@ -73,6 +74,12 @@ def shop(place: Path) -> App:
         await tx.execute("INSERT INTO labelled VALUES (?)", (number,))
         if number % 3 == 0 and ctx.attempt == 1:
             raise RuntimeError("at the second attempt it works")
+
+    @app.schedule(every=0.3)
+    @app.task()
+    async def count_labels(tx: Transaction, ctx: TaskContext) -> None:
+        assert ctx.fire is not None
+        await tx.execute("INSERT INTO counted VALUES (?)", (ctx.fire.isoformat(),))
 
     return app
 
@@ -141,7 +148,12 @@ def drained(place: Path, turn: int) -> bool:
         and count(place / "shop.db", "SELECT count(*) FROM confirmed") >= orders
         and waiting + checked >= orders
         and count(place / "shop.db", "SELECT count(*) FROM labelled") >= orders
-        and count(place / "shop.db", "SELECT count(*) FROM eventmill_jobs") == 0
+        and count(
+            place / "shop.db",
+            "SELECT count(*) FROM eventmill_jobs WHERE instr(message, CAST('count_labels' AS BLOB)) = 0",
+        )
+        == 0
+        and count(place / "shop.db", "SELECT count(*) FROM counted") > turn
         and (turn < ROUNDS or waiting == 0)
     )
 

@@ -59,9 +59,7 @@ class Worker:
     fence: whatever is lost (a lease, a commit) makes it start again under a new name, and what it had in hand is done again.
     """
 
-    # Made anew for each membership.
-    _fence: Fence
-    _endings: Endings
+    _endings: Endings  # made anew for each membership
 
     def __init__(
         self,
@@ -87,6 +85,7 @@ class Worker:
         self._lease = lease
         self._member = member
         self._changed = changed
+        self._fence = Fence(queue, member)
         self._epochs = count(1)
         self._stopping = False
         self._wake = asyncio.Event()
@@ -97,13 +96,19 @@ class Worker:
         self._claimed_at = 0.0
         self._idle: deque[asyncio.Future[None]] = deque()
         self._runners: set[asyncio.Task[None]] = set()
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[int, tuple[Job, asyncio.Task[None]]] = {}
         self._failure: BaseException | None = None
         self._alone: Job | None = None
         self._alone_since = 0.0
         self._begun = 0
         self._ahead = 0
         self._measured = (monotonic(), 0)
+
+    def set(self, *, paused: bool, concurrency: int) -> None:
+        """Pause or go on, and run so many jobs at a time; those that run already go on."""
+        if (paused, concurrency) != (self.paused, self.concurrency):
+            self.paused, self.concurrency = paused, concurrency
+            self._wake.set()
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is running has ended."""
@@ -297,7 +302,7 @@ class Worker:
                 breathed = monotonic()
             job = ready.popleft()
             self._begun += 1
-            running[job.id] = me
+            running[job.id] = job, me
             try:
                 ending = await self._execution.run(job, self._fence)
             finally:
@@ -321,10 +326,16 @@ class Worker:
         if self._stopping or self._ready or not self._running:
             self._wake.set()
 
-    def cancel(self, job_id: int) -> bool:
-        """Interrupt a job that is running here; returns whether it is."""
-        runner = self._running.get(job_id)
-        return runner is not None and runner.cancel()
+    @property
+    def fence(self) -> Fence:
+        return self._fence
+
+    def running(self, reference: str) -> tuple[Job, asyncio.Task[None]] | None:
+        """The job of this reference and the task that runs it, where that is here."""
+        for job, runner in self._running.values():
+            if job.reference == reference:
+                return job, runner
+        return None
 
 
 class Changed(Protocol):

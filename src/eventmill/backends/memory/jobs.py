@@ -79,7 +79,7 @@ class MemoryJobs:
         if entry is None:
             return None
         self._expire(entry, now)
-        if entry.lease is not None or entry.job.state == PARKED:
+        if entry.lease is not None or entry.job.state != DUE:
             return None
         self._take(entry, member, now, lease, attempt=0)
         return entry.job

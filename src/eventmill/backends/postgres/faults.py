@@ -10,8 +10,9 @@ from eventmill.core.errors import BackendError, BackendUnavailableError, Storage
 AGAIN = frozenset({"40001", "40P01", "55P03", "26000", "0A000", "42P05", "25P02"})
 """Nobody's fault: serialization, deadlocks, waited too long for a lock, a prepared statement that is gone or stale."""
 
-REFUSED = frozenset({"EM001", "EM002", "EM003"})
-"""Raised by eventmill's own functions: a lost claim, a repeated message, another version."""
+REFUSED = frozenset({"EM001", "EM002", "EM003", "EM004", "EM005"})
+"""Raised by eventmill's own functions: a lost claim, a repeated message, another version of a document or of a stream, an
+event with tags that were ruled out."""
 
 _GONE = ("08", "57P", "58")
 _FULL = ("53100", "53200")

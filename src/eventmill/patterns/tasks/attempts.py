@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor
 from contextvars import copy_context
-from functools import partial
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -20,18 +20,18 @@ from eventmill.core.clock import Clock
 from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import (
-    BackendError,
-    ConfigurationError,
-    LeaseLostError,
-    UnitInterruptedError,
-)
+from eventmill.core.errors import BackendError, ConfigurationError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
 from eventmill.core.retry import RetryPolicy, exponential
+from eventmill.patterns.tasks.call import FIRE, UNIQUE
 from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.finale import Finale
+from eventmill.patterns.tasks.results import Report, State, encode_report, result_key
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.unique import vacate
 from eventmill.runtime.ending import Ending
+from eventmill.runtime.processes import Processes
 from eventmill.runtime.transaction import SyncTransaction, Transaction, current
 
 log = logging.getLogger("eventmill")
@@ -41,6 +41,8 @@ ERRORS_KEPT = 20
 
 UNKNOWN = exponential(1.0, factor=3.0, attempts=8)
 """While services are deployed, an old worker may meet a new task: a new one will claim it."""
+
+Settled = Ending | asyncio.Future[object]
 
 
 class Attempts:
@@ -54,29 +56,48 @@ class Attempts:
         self,
         tasks: Mapping[str, Task[..., Any]],
         *,
+        prefix: str,
         store: Store,
         envelopes: Envelopes,
+        finale: Finale,
         clock: Clock,
         rng: random.Random,
         threads: Executor,
+        processes: Processes,
     ) -> None:
         self._tasks = tasks
+        self._prefix = prefix
         self._store = store
         self._envelopes = envelopes
+        self._finale = finale
         self._clock = clock
         self._rng = rng
         self._threads = threads
+        self._processes = processes
+        self.cancelled: set[int] = set()
+        """Jobs whose runners were interrupted because somebody cancelled them."""
+        self._told: dict[int, tuple[Job, Report]] = {}
 
-    async def run(self, job: Job, fence: Fence) -> Ending | asyncio.Future[object]:
+    async def run(self, job: Job, fence: Fence) -> Settled:
         """One attempt. Raises LeaseLostError and BackendError: then nothing was settled."""
         task = self._tasks.get(job.message.type)
         if task is None:
-            return self._failed(
-                job, UNKNOWN, None, ConfigurationError(f"{job.message.type}: no such task is known here")
-            )
+            error = ConfigurationError(f"{job.message.type}: no such task is known here")
+            return self._failed(job, UNKNOWN, None, error)
         if job.crashed and job.attempts > task.retry.attempts:
-            reason = f"the process running it died, {job.attempts - 1} times"
-            return self._failed(job, task.retry, DeadLetter(reason), None)
+            reason = DeadLetter(f"the process running it died, {job.attempts - 1} times")
+            return await self._ended(task, job, fence, self._failed(job, task.retry, reason, None))
+        try:
+            return await self._run(task, job, fence)
+        finally:
+            self._told.pop(job.id, None)
+            if job.id in self.cancelled:
+                # It went on all the same, and has ended: what interrupted it must not interrupt the next one.
+                self._spare(job)
+
+    async def _run(self, task: Task[..., Any], job: Job, fence: Fence) -> Settled:
+        if task.unique is not None and task.unique.until == "begun":
+            await self._begin(job, fence)
         unit = self._store.unit(job, fence)
         transaction = Transaction(unit, self._envelopes)
         message_token = handling.set(job.message)
@@ -90,13 +111,17 @@ class Attempts:
                 else:
                     async with asyncio.timeout(task.timeout):
                         result = await self._call(task, job, transaction)
+                if result is not None:
+                    outcome = task.refusal(result)
+                if outcome is None and not self._finale.plain(job, task.keep):
+                    await self._finale.stage(unit, job, task.name, "done", task.keep, result)
             finally:
                 handling.reset(message_token)
                 current.reset(transaction_token)
                 transaction.close()
-            if result is not None:
-                outcome = task.refusal(result)
             if outcome is None:
+                if transaction.pending:
+                    await transaction.complete()
                 point("task.done")
                 if unit.untouched:
                     return Ending(job)
@@ -108,45 +133,127 @@ class Attempts:
             raise
         except UnitInterruptedError:
             await unit.discard()
-            return await self.run(job, fence)
+            return await self._run(task, job, fence)
         except BaseException as raised:
             await unit.discard()
             running = asyncio.current_task()
             if isinstance(raised, asyncio.CancelledError) and running is not None and running.cancelling():
-                raise  # we are stopping: interrupted is not failed, and spends no attempt
+                if job.id not in self.cancelled:
+                    raise  # we are stopping: interrupted is not failed, and spends no attempt
+                self._spare(job)
+                return await self._end(task.name, task.keep, job, fence, Ending(job), "cancelled")
             error = raised
-        return self._failed(job, task.retry, outcome, error)
+        return await self._ended(task, job, fence, self._failed(job, task.retry, outcome, error))
+
+    def _spare(self, job: Job) -> None:
+        self.cancelled.discard(job.id)
+        running = asyncio.current_task()
+        if running is not None:
+            running.uncancel()
 
     def _call(self, task: Task[..., Any], job: Job, transaction: Transaction) -> Awaitable[Any]:
         """Begin the call; what it returns is to be awaited. Raises DecodeError."""
-        arguments = task.arguments
-        values: list[object] = []
-        if not arguments.none:
-            given = arguments.decode(job.message.data)
-            for want in arguments.wants:
-                if want[0] != "@":
-                    values.append(getattr(given, want))
-                elif want == "@transaction":
-                    values.append(transaction)
-                elif want == "@sync":
-                    values.append(SyncTransaction(transaction, asyncio.get_running_loop()))
-                elif want == "@message":
-                    values.append(job.message)
-                else:
-                    values.append(self._context(task, job))
-        function = task.function
-        if arguments.keywords:
-            last = len(values) - len(arguments.keywords)
-            function = partial(function, **dict(zip(arguments.keywords, values[last:], strict=True)))
-            del values[last:]
+        if task.isolated:
+            about = {
+                "group": task.name,
+                "attempt": job.attempts,
+                "idempotency_key": self._key(task, job),
+                "position": None,
+                "id": job.message.id,
+            }
+            tell = self._teller(task, job) if task.keep is not None else None
+            return self._processes.call(task.place, job.message.data, about, tell)
+
+        def given(want: str) -> object:
+            if want == "@transaction":
+                return transaction
+            if want == "@sync":
+                return SyncTransaction(transaction, asyncio.get_running_loop())
+            if want == "@message":
+                return job.message
+            return self._context(task, job)
+
+        called = task.bound(job.message.data, given)
         if task.sync:
-            scope = copy_context()
-            return asyncio.get_running_loop().run_in_executor(self._threads, scope.run, function, *values)
-        called: Awaitable[Any] = function(*values)
-        return called
+            return asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, called)
+        begun: Awaitable[Any] = called()
+        return begun
+
+    def _key(self, task: Task[..., Any], job: Job) -> str:
+        return f"{task.name}:{job.message.id}"
 
     def _context(self, task: Task[..., Any], job: Job) -> TaskContext:
-        return TaskContext(task.name, job.attempts, f"{task.name}:{job.message.id}", None, id=job.message.id)
+        fire = (job.message.extensions or {}).get(FIRE)
+        return TaskContext(
+            task.name,
+            job.attempts,
+            self._key(task, job),
+            None,
+            id=job.message.id,
+            fire=None if fire is None else datetime.fromtimestamp(int(fire) / 1000, UTC),
+            _tell=self._teller(task, job) if task.keep is not None else None,
+        )
+
+    # Progress
+
+    def _teller(self, task: Task[..., Any], job: Job) -> Any:
+        def tell(done: float, total: float | None, note: str) -> None:
+            now = int(self._clock.now() * 1000)
+            report = Report(job.message.id, task.name, "running", now, job.attempts, done, total, note)
+            self._told[job.id] = job, report
+
+        return tell
+
+    async def tell(self, fence: Fence) -> None:
+        """Store what running tasks have said of their progress; what has ended meanwhile keeps its result."""
+        told, self._told = self._told, {}
+        for job, report in told.values():
+            unit = self._store.unit(job, fence)
+            try:
+                unit.put(result_key(self._prefix, report.id), encode_report(report), expected=None)
+                await (await unit.finish())
+            except LeaseLostError:
+                await unit.discard()
+
+    # Ends
+
+    async def _begin(self, job: Job, fence: Fence) -> None:
+        key = (job.message.extensions or {}).get(UNIQUE)
+        if key is not None:
+            unit = self._store.unit(job, fence)
+            try:
+                await vacate(unit, self._prefix, key, job.message.id)
+                await (await unit.finish())
+            except BaseException:
+                await unit.discard()
+                raise
+
+    async def _ended(self, task: Task[..., Any], job: Job, fence: Fence, ending: Ending) -> Settled:
+        """A failed attempt that was the last one brings about more than its own end."""
+        if not ending.dead or self._finale.plain(job, task.keep):
+            return ending
+        return await self._end(task.name, task.keep, job, fence, ending, "dead")
+
+    async def _end(
+        self, name: str, kept: float | None, job: Job, fence: Fence, ending: Ending, state: State
+    ) -> asyncio.Future[object]:
+        while True:
+            unit = self._store.unit(job, fence)
+            token = handling.set(job.message)
+            try:
+                error = ending.job.errors[-1].error if ending.job.errors and state == "dead" else ""
+                await self._finale.stage(unit, job, name, state, kept, None, error)
+                if state == "cancelled":
+                    unit.put(f"{self._prefix}control/cancel/{job.message.id}", None, expected=None)
+                unit.settle(ending.job, dead=ending.dead)
+                return _future(await unit.finish())
+            except UnitInterruptedError:
+                await unit.discard()
+            except BaseException:
+                await unit.discard()
+                raise
+            finally:
+                handling.reset(token)
 
     def _failed(self, job: Job, retry: RetryPolicy, outcome: Outcome | None, error: BaseException | None) -> Ending:
         """Again later, or dead."""

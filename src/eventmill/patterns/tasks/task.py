@@ -1,34 +1,28 @@
-"""A function that workers run, and calls of it that are yet to come."""
+"""A function that workers run."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import msgspec
 
 from eventmill.core.errors import ConfigurationError
-from eventmill.core.job import MAX_PRIORITY, Job
-from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Retry, Snooze
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.tasks.arguments import Arguments
+from eventmill.patterns.tasks.call import Call, CallSpec, Desk, check_priority
+from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.unique import Unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 PREFIX = "task."
 """What the type of a task's message begins with."""
-
-
-class Desk(Protocol):
-    """Where a task's calls are handed in: the tasks of one App."""
-
-    def message(self, name: str, data: bytes) -> Message: ...
-
-    def now(self) -> float: ...
-
-    def store_queue(self, queue: str) -> str: ...
 
 
 class Task(Generic[P, R]):
@@ -41,9 +35,13 @@ class Task(Generic[P, R]):
         *,
         name: str,
         queue: str,
+        store_queue: str,
         retry: RetryPolicy,
-        timeout: float | None,
-        priority: int,
+        timeout: float | None = None,
+        priority: int = 0,
+        unique: Unique | None = None,
+        keep: float | None = None,
+        topic: str | None = None,
     ) -> None:
         self.function = function
         self.name = name
@@ -51,11 +49,19 @@ class Task(Generic[P, R]):
         self.retry = retry
         self.timeout = timeout
         self.priority = check_priority(priority, f"task {name}")
+        self.unique = unique
+        self.keep = keep
+        self.topic = topic
         self.sync = not inspect.iscoroutinefunction(function)
         self.arguments = Arguments(function, name)
         self.type = f"{PREFIX}{name}"
+        self.isolated = self.sync and timeout is not None
+        if self.isolated:
+            self._check_isolated()
+        if unique is not None:
+            unique.check(name, self.arguments.names)
         self._desk = desk
-        self._store_queue = desk.store_queue(queue)
+        self._store_queue = store_queue
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", name)
         self.__qualname__ = getattr(function, "__qualname__", name)
@@ -73,68 +79,58 @@ class Task(Generic[P, R]):
 
         Raises EncodeError where an argument is missing, unknown, or does not fit its annotation.
         """
-        return Call(self, self.arguments.encode(args, kwargs), self.priority)
-
-    def stored(self, call: Call, due: float | None) -> Job:
-        """The call as the store keeps it. due: seconds since 1970 UTC; None for now."""
-        desk = self._desk
-        message = desk.message(self.type, call.data)
-        now = int(desk.now() * 1000)
-        return Job(
-            queue=self._store_queue,
-            message=message,
-            due=now if due is None else int(due * 1000),
-            recorded_at=now,
-            priority=call.priority,
-            reference=message.id,
-        )
-
-    def due(self, after: float | None, at: datetime | None) -> float | None:
-        """The moment that `after` or `at` mean; None for now."""
-        if after is None and at is None:
-            return None
-        if after is not None and at is not None:
-            raise ConfigurationError("after= and at= are two ways to say when: give one of them")
-        if at is not None:
-            if at.tzinfo is None:
-                raise ConfigurationError(f"at={at.isoformat()}: which time zone? Give a datetime with tzinfo")
-            return at.timestamp()
-        assert after is not None
-        if not 0 <= after < 10**10:
-            raise ConfigurationError(f"after={after}: give seconds from 0 on")
-        return self._desk.now() + after
+        data = self.arguments.encode(args, kwargs)
+        key = None
+        if self.unique is not None:
+            key = self.unique.key(self.name, self.arguments.names, self.arguments.decode(data))
+        spec = CallSpec(self.type, self._store_queue, msgspec.Raw(data), self.priority, self.topic, key)
+        return Call(self._desk, spec, self.unique)
 
     def refusal(self, result: object) -> Retry | DeadLetter | Snooze | None:
         """What the function's return value asks for; None where it is a result."""
-        return result if isinstance(result, Retry | DeadLetter | Snooze) else None
+        if isinstance(result, Retry | DeadLetter | Snooze):
+            return result
+        if isinstance(result, Awaitable):
+            raise TypeError(f"task {self.name} returned something to await; make it `async def`, or await it inside")
+        return None
 
+    def bound(self, data: bytes, given: Callable[[str], object]) -> Callable[[], Any]:
+        """The call to make. given: what a parameter of a wanted kind gets. Raises DecodeError."""
+        arguments = self.arguments
+        function: Callable[..., Any] = self.function
+        if arguments.none:
+            return function
+        decoded = arguments.decode(data)
+        values = [given(want) if want[0] == "@" else getattr(decoded, want) for want in arguments.wants]
+        if not arguments.keywords:
+            return partial(function, *values)
+        last = len(values) - len(arguments.keywords)
+        named = dict(zip(arguments.keywords, values[last:], strict=True))
+        return partial(function, *values[:last], **named)
 
-class Call:
-    """One call of a task, its arguments written already."""
+    # In a process that can be killed
 
-    __slots__ = ("data", "priority", "task")
+    def _check_isolated(self) -> None:
+        where = f"task {self.name} is a `def` with a timeout, so it runs in a process that can be killed"
+        if "<locals>" in self.function.__qualname__:
+            raise ConfigurationError(
+                f"{where}, which has to import it: define it at module level, or make it `async def`"
+            )
+        for want in ("@transaction", "@sync", "@message"):
+            if want in self.arguments.wants:
+                raise ConfigurationError(
+                    f"{where}, where the transaction is not: leave the parameter out, and write in a task that follows, "
+                    "or make it `async def`"
+                )
 
-    def __init__(self, task: Task[Any, Any], data: bytes, priority: int) -> None:
-        self.task = task
-        self.data = data
-        self.priority = priority
+    @property
+    def place(self) -> dict[str, str | None]:
+        """Where another process finds it."""
+        module = sys.modules.get(self.function.__module__)
+        file = getattr(module, "__file__", None) if self.function.__module__ == "__main__" else None
+        return {"module": self.function.__module__, "name": self.function.__qualname__, "file": file}
 
-    def __repr__(self) -> str:
-        return f"<{self.task.name}({self.data.decode()})>"
-
-    def having(self, *, priority: int) -> Call:
-        """The same call with another priority than its task's."""
-        return Call(self.task, self.data, check_priority(priority, f"task {self.task.name}"))
-
-    def stored(self, *, after: float | None = None, at: datetime | None = None) -> Job:
-        """The job to send."""
-        return self.task.stored(self, self.task.due(after, at))
-
-
-def check_priority(priority: int, what: str) -> int:
-    """Refuse what is no priority."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
-        raise ConfigurationError(
-            f"{what}: priority={priority!r}; give a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, high ones go first"
-        )
-    return priority
+    def run_isolated(self, data: bytes, about: dict[str, Any], tell: Callable[[float, float | None, str], None]) -> Any:
+        """Called in that process. about: what the context says."""
+        context = TaskContext(**about, _tell=tell)
+        return self.bound(data, lambda _: context)()

@@ -151,7 +151,7 @@ class TaskCases(TasksOnStage):
             for kind in ("retry", "snooze", "dead"):
                 await app.send(ask.job(kind))
             async with running(app):
-                await waiting(lambda: _count(app, 2))
+                await waiting(lambda: count_dead(app, 2))
             assert [attempt for kind, attempt in seen if kind == "retry"] == [1, 2, 3]
             assert [attempt for kind, attempt in seen if kind == "snooze"] == [1] * 5
             assert [attempt for kind, attempt in seen if kind == "dead"] == [1]
@@ -172,7 +172,7 @@ class TaskCases(TasksOnStage):
             await app.open()
             await app.send(book.job(1))
             async with running(app):
-                await waiting(lambda: _count(app, 1))
+                await waiting(lambda: count_dead(app, 1))
                 (job,) = await dead(app)
                 assert "not healed" in job.errors[0].error
                 assert "ValueError" in job.errors[0].trace
@@ -237,7 +237,7 @@ class TaskCases(TasksOnStage):
             await app.open()
             await app.send(slow.job())
             async with running(app):
-                await waiting(lambda: _count(app, 1))
+                await waiting(lambda: count_dead(app, 1))
             assert ends == ["stopped"] * 2
             assert "TimeoutError" in (await dead(app))[0].errors[-1].error
             assert await effects(app) == []
@@ -288,10 +288,6 @@ class _Recorder:
     async def execute(self, sql: str, parameters: object = ()) -> None: ...
 
 
-async def _count(app: App, number: int) -> bool:
+async def count_dead(app: App, number: int) -> bool:
     jobs = await app.store.jobs()
     return len(jobs) == number and all(job.state == "dead" for job in jobs)
-
-
-class TaskConformance(TaskCases):
-    """Every case of tasks."""
