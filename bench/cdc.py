@@ -33,7 +33,7 @@ from eventmill.patterns.cdc.setup import initialise
 
 VARIABLE = "EVENTMILL_TEST_POSTGRES"
 TABLE = "CREATE TABLE items (id bigint PRIMARY KEY, name text, price numeric, at timestamptz, stock integer)"
-FILL = "INSERT INTO items SELECT i, 'item ' || i, i * 1.25, now(), i %% 100 FROM generate_series(%s, %s) i"
+FILL = "INSERT INTO items SELECT i, 'item ' || i, i * 1.25, now(), i %% 100 FROM generate_series(%s::int, %s::int) i"
 UPSERT = (
     "INSERT INTO items VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
     " price = excluded.price, at = excluded.at, stock = excluded.stock"
@@ -233,7 +233,12 @@ async def slowed(plan: Plan) -> Measurement:
             rates.append(without)
     details = {"transactions": round(statistics.median(rates))}
     return Measurement(
-        "cdc: source with a capture", statistics.median(ratios), "of its rate", target=0.9, samples=ratios, details=details
+        "cdc: source with a capture",
+        statistics.median(ratios),
+        "of its rate",
+        target=0.9,
+        samples=ratios,
+        details=details,
     )
 
 
@@ -260,5 +265,3 @@ def load(url: str, seconds: float, writers: int = 2) -> float:
 
 async def cdc(plan: Plan) -> list[Measurement]:
     return [await decode(plan), *await to_view(plan), await snapshot(plan), await slowed(plan)]
-
-
