@@ -17,6 +17,7 @@ from pathlib import Path
 from bench import kafka, rabbitmq
 from bench.aggregates import aggregates
 from bench.aggregation import aggregation
+from bench.cdc import cdc
 from bench.consume import one_worker, two_workers
 from bench.latency import latency
 from bench.measurement import Measurement, table
@@ -44,6 +45,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
+    "cdc": cdc,
     "kafka": kafka.kafka,
     "kafka-postgres": kafka.from_postgres,
     "postgres": postgres,
