@@ -18,10 +18,11 @@ from typing import Protocol
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.document import Document
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition, Recorded
+from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import Absence, Append, Query, StoredEvent, Stream
+from eventmill.core.stream import Absence, Append
+from eventmill.core.streams import Streams
 from eventmill.core.tracker import Tracker
 
 
@@ -252,51 +253,6 @@ class Unit(Transaction, Protocol):
 
     async def discard(self) -> None:
         """Undo everything of the unit."""
-        ...
-
-
-class Streams(Protocol):
-    """The same log, read by stream, by tag, and across all topics in the order of the positions."""
-
-    async def read_stream(
-        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
-    ) -> Sequence[Recorded]:
-        """Events of one stream whose versions lie beyond `after` and not beyond `upto`, at most `limit`.
-
-        In order of their versions, or from the last one back. An event's version is `message.sequence` here,
-        also where another log had given it another number.
-        """
-        ...
-
-    async def events(
-        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
-    ) -> Sequence[StoredEvent]:
-        """The same events, forward, with only what a fold needs of each: it is read many times for each that is written."""
-        ...
-
-    async def version(self, stream: Stream) -> int:
-        """The version of the last event ever appended, 0 where there is none; trimming does not change it."""
-        ...
-
-    async def read_all(
-        self,
-        *,
-        after: int = 0,
-        limit: int,
-        max_bytes: int = 16 << 20,
-        types: Types | None = None,
-        topics: Collection[str] | None = None,
-        queries: Sequence[Query] | None = None,
-    ) -> tuple[Sequence[Recorded], int]:
-        """Events of the whole store beyond a position, in the order of their positions, and how far it was looked through.
-
-        Only where each of `types`, `topics` and `queries` (one of them matches) that is given lets it through.
-        Never passes a position below which another may still appear.
-        """
-        ...
-
-    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
-        """The streams of a topic with their versions, in order of their keys, those beyond the key `after`."""
         ...
 
 

@@ -45,6 +45,8 @@ class Handler:
         self.batch = batch
         self._by_name = registry.by_name
         self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+        self.decodes = "event" in self._wants
+        """Whether it is given the event; otherwise it handles messages as they are stored."""
         self._and_transaction = self._wants == ["event", "transaction"]
         self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
         """Whether `call_plain` will do: the two commonest signatures, called without a loop over their parameters."""

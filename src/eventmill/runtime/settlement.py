@@ -82,7 +82,7 @@ class Settlement:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
         messages = [delivery.message for delivery in deliveries]
-        if self._envelopes.personal(messages):
+        if consumer.handler.decodes and self._envelopes.personal(messages):
             messages = await self._opened(messages)
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
