@@ -16,14 +16,17 @@ from pathlib import Path
 
 from bench import rabbitmq
 from bench.aggregates import aggregates
+from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
 from bench.latency import latency
 from bench.measurement import Measurement, table
 from bench.memory import memory
 from bench.postgres import postgres
+from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
+from bench.saga import saga, saga_postgres
 from bench.statements import statements
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
@@ -35,10 +38,15 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
     "aggregates": aggregates,
+    "saga": saga,
+    "projection": projection,
+    "aggregation": aggregation,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
     "postgres": postgres,
+    "saga-postgres": saga_postgres,
+    "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-latency": rabbitmq.latency,

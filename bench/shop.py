@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.order import OrderPlaced
+from bench.totals import make
 from eventmill import App, Transaction
 
 UPSERT = (
@@ -68,4 +69,14 @@ def timed(file: Path) -> App:
     return app
 
 
-APPS: dict[str, Callable[[Path], App]] = {"one-by-one": one_by_one, "in-batches": in_batches, "timed": timed}
+def projected(file: Path) -> App:
+    """Folds sales into totals."""
+    return make(f"sqlite:///{file}", batch=True)
+
+
+APPS: dict[str, Callable[[Path], App]] = {
+    "one-by-one": one_by_one,
+    "in-batches": in_batches,
+    "timed": timed,
+    "projected": projected,
+}

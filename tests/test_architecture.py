@@ -58,7 +58,7 @@ EXCEPTIONS = {
 }
 
 DEPENDENCIES = {"msgspec", "click"}
-OPTIONAL = {"sqlalchemy", "pydantic", "attr", "attrs", "psycopg", "cryptography"}
+OPTIONAL = {"cronsim", "sqlalchemy", "pydantic", "attr", "attrs", "psycopg", "cryptography"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
 
 DRIVERS = {

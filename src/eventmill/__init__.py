@@ -8,14 +8,18 @@ from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
     BackendUnavailableError,
+    BehindError,
+    BlockedError,
     CapabilityError,
     ConfigurationError,
     ConflictError,
     DecodeError,
+    DuplicateTaskError,
     EncodeError,
     EventmillError,
     LeaseLostError,
     MessageTooLargeError,
+    MissingHistoryError,
     OutsideTransactionError,
     StorageFullError,
     StreamClosedError,
@@ -26,15 +30,26 @@ from eventmill.core.errors import (
 )
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
-from eventmill.core.outcome import Ack, DeadLetter, Retry
+from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.personal import Personal
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
 from eventmill.core.stream import ANY, Appended, Query, Stream
+from eventmill.core.window import session, sliding, tumbling
+from eventmill.patterns.aggregation.collected import Collected
+from eventmill.patterns.lag import Lag
 from eventmill.patterns.privacy.forgetting import SubjectForgotten
+from eventmill.patterns.projection import on
+from eventmill.patterns.saga.step import StepContext
 from eventmill.patterns.sourcing.commands import Decision
 from eventmill.patterns.sourcing.executed import Executed
 from eventmill.patterns.sourcing.fact import Fact
+from eventmill.patterns.tasks.call import group
+from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.timing import Timing
+from eventmill.patterns.tasks.unique import Unique
+from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -54,7 +69,10 @@ __all__ = [
     "Appended",
     "BackendError",
     "BackendUnavailableError",
+    "BehindError",
+    "BlockedError",
     "CapabilityError",
+    "Collected",
     "ConfigurationError",
     "ConflictError",
     "Context",
@@ -63,15 +81,18 @@ __all__ = [
     "Decision",
     "DecodeError",
     "Document",
+    "DuplicateTaskError",
     "EncodeError",
     "Event",
     "EventmillError",
     "Executed",
     "Fact",
+    "Lag",
     "LeaseLostError",
     "Loaded",
     "Message",
     "MessageTooLargeError",
+    "MissingHistoryError",
     "OutsideTransactionError",
     "Personal",
     "Query",
@@ -81,6 +102,8 @@ __all__ = [
     "Rows",
     "Service",
     "Settings",
+    "Snooze",
+    "StepContext",
     "StorageFullError",
     "Stream",
     "StreamClosedError",
@@ -89,14 +112,24 @@ __all__ = [
     "SyncApp",
     "SyncTransaction",
     "TagConflictError",
+    "Task",
+    "TaskContext",
+    "Timing",
     "Transaction",
+    "Unique",
     "UnknownEventError",
+    "View",
     "WrongExpectedVersionError",
     "event",
     "exponential",
     "fixed",
+    "group",
     "named",
+    "on",
     "outbox",
     "schedule",
+    "session",
+    "sliding",
+    "tumbling",
     "upcast",
 ]

@@ -15,6 +15,7 @@ from eventmill.testing.conformance import (
     StoreConformance,
     StreamConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -38,5 +39,10 @@ class TestStreams(OnMemory, StreamConformance): ...
 
 
 class TestSubscriber(OnMemory, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"memory://{place}", name="conformance", settings=settings)
+
+
+class TestTasks(OnMemory, TaskConformance):
     def app(self, place: Path, settings: Settings) -> App:
         return App(f"memory://{place}", name="conformance", settings=settings)

@@ -19,6 +19,7 @@ from eventmill.testing.conformance import (
     StoreConformance,
     StreamConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -51,10 +52,18 @@ class TestStore(OnPostgres, StoreConformance): ...
 class TestStreams(OnPostgres, StreamConformance): ...
 
 
+EFFECTS = "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"
+
+
 class TestSubscriber(OnPostgres, SubscriberConformance):
-    effects_table = (
-        "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"
-    )
+    effects_table = EFFECTS
+
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(self.url(place), name="conformance", settings=settings)
+
+
+class TestTasks(OnPostgres, TaskConformance):
+    effects_table = EFFECTS
 
     def app(self, place: Path, settings: Settings) -> App:
         return App(self.url(place), name="conformance", settings=settings)

@@ -85,7 +85,8 @@ def test_what_a_handled_message_costs(postgres_url: str) -> None:
             assert units.pipeline.writes <= 0.2 * MESSAGES
             # One upsert of the handler's, and a fraction of our own.
             assert MESSAGES <= units.pipeline.statements <= 1.4 * MESSAGES
-            assert written / MESSAGES < 2_000
+            # Of it, some 150 are the index by which streams are read.
+            assert written / MESSAGES < 2_200
             async with app.transaction() as tx:
                 rows = await tx.execute("SELECT sum(orders)::bigint, sum(amount)::bigint FROM totals")
             assert rows == [(MESSAGES, sum(range(MESSAGES)))]

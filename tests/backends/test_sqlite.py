@@ -15,6 +15,7 @@ from eventmill.testing.conformance import (
     StoreConformance,
     StreamConformance,
     SubscriberConformance,
+    TaskConformance,
 )
 
 
@@ -38,5 +39,10 @@ class TestStreams(OnSqlite, StreamConformance): ...
 
 
 class TestSubscriber(OnSqlite, SubscriberConformance):
+    def app(self, place: Path, settings: Settings) -> App:
+        return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)
+
+
+class TestTasks(OnSqlite, TaskConformance):
     def app(self, place: Path, settings: Settings) -> App:
         return App(f"sqlite:///{place / 'shop.db'}", name="conformance", settings=settings)

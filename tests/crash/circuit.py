@@ -1,7 +1,7 @@
 """The program that is killed: two services, each with its own file, around one broker: a file, or what is in BROKER.
 
 The shop writes an order's row and publishes it. The books post it, some of them at the second attempt
-only, and publish the booking, which the shop confirms. A second group of the books lets every key's
+only, and publish the booking, which the shop confirms, and labels in a task. A second group of the books lets every key's
 first order die, so that the later ones park behind it; in the last round it is healed and replayed.
 Whatever was done before a crash is found and not done again: the program can be started any number of times.
 """
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
-from eventmill import App, Context, DeadLetter, Event, Settings, Transaction, fixed
+from eventmill import App, Context, DeadLetter, Event, Settings, TaskContext, Transaction, fixed
 from eventmill.backends.sqlite import checkpoint
 from eventmill.core.crash import point
 from eventmill.patterns.relay import RELAY
@@ -61,10 +61,25 @@ def shop(place: Path) -> App:
     async def tables(tx: Transaction) -> None:
         await tx.execute("CREATE TABLE IF NOT EXISTS orders (number INTEGER PRIMARY KEY, customer TEXT)")
         await tx.execute("CREATE TABLE IF NOT EXISTS confirmed (line INTEGER PRIMARY KEY, number, customer)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS labelled (number)")
+        await tx.execute("CREATE TABLE IF NOT EXISTS counted (fire)")
 
     @app.on(Booked, retry=fixed(0.02, attempts=50))
     async def confirm(event: Booked, tx: Transaction) -> None:
         await tx.execute("INSERT INTO confirmed (number, customer) VALUES (?, ?)", (event.number, event.customer))
+        tx.send(label.job(event.number))
+
+    @app.task(retry=fixed(0.02, attempts=50))
+    async def label(number: int, tx: Transaction, ctx: Context) -> None:
+        await tx.execute("INSERT INTO labelled VALUES (?)", (number,))
+        if number % 3 == 0 and ctx.attempt == 1:
+            raise RuntimeError("at the second attempt it works")
+
+    @app.schedule(every=0.3)
+    @app.task()
+    async def count_labels(tx: Transaction, ctx: TaskContext) -> None:
+        assert ctx.fire is not None
+        await tx.execute("INSERT INTO counted VALUES (?)", (ctx.fire.isoformat(),))
 
     return app
 
@@ -132,6 +147,13 @@ def drained(place: Path, turn: int) -> bool:
         count(place / "books.db", "SELECT count(*) FROM ledger") >= orders
         and count(place / "shop.db", "SELECT count(*) FROM confirmed") >= orders
         and waiting + checked >= orders
+        and count(place / "shop.db", "SELECT count(*) FROM labelled") >= orders
+        and count(
+            place / "shop.db",
+            "SELECT count(*) FROM eventmill_jobs WHERE instr(message, CAST('count_labels' AS BLOB)) = 0",
+        )
+        == 0
+        and count(place / "shop.db", "SELECT count(*) FROM counted") > turn
         and (turn < ROUNDS or waiting == 0)
     )
 

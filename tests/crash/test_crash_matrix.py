@@ -16,7 +16,7 @@ import pytest
 
 import eventmill
 from eventmill.core.errors import ConfigurationError
-from eventmill.testing.crash import POINTS, Crash, Report, outlive
+from eventmill.testing.crash import CAPTURE_POINTS, POINTS, REBUILDING, Crash, Report, outlive
 
 AT_ONCE = 6
 
@@ -96,7 +96,7 @@ def test_every_point_in_the_sources_is_declared() -> None:
                 (name,) = node.args
                 assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: a point's name is a literal"
                 found.add(name.value)
-    assert found == set(POINTS)
+    assert found == {*POINTS, *REBUILDING, *CAPTURE_POINTS}
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,15 @@ def settled(place: Path) -> None:
             for customer in range(circuit.CUSTOMERS):
                 mine = [number for number in numbers if number % circuit.CUSTOMERS == customer]
                 assert mine == sorted(mine), f"{table}: in order for c{customer}, {mine}"
+        labels = shop.execute("SELECT number FROM labelled ORDER BY number").fetchall()
+        assert labels == [(number,) for number in everything]
+        fires = [fire for (fire,) in shop.execute("SELECT fire FROM counted")]
+        assert len(fires) == len(set(fires)), "each fire once"
         for connection in connections:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            assert connection.execute("SELECT count(*) FROM eventmill_jobs").fetchone() == (0,)
+            # A schedule may have fired when all was done.
+            left = "SELECT count(*) FROM eventmill_jobs WHERE instr(message, CAST('count_labels' AS BLOB)) = 0"
+            assert connection.execute(left).fetchone() == (0,)
             holders = connection.execute(
                 "SELECT grp, member FROM eventmill_cursors WHERE member IS NOT NULL"
             ).fetchall()

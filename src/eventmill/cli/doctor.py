@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import click
 
 from eventmill.app import App
-from eventmill.backends.connect import BrokerBackend, LogBackend, connect_store
+from eventmill.backends.connect import BrokerBackend, connect_store
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli.examination import Finding, database_findings, file_findings, newest_of_each_type, sqlite_version
 from eventmill.cli.output import counted, document, safe, span
@@ -19,6 +19,7 @@ from eventmill.cli.target import is_url, load_app
 from eventmill.core.capabilities import Log
 from eventmill.core.errors import EventmillError
 from eventmill.core.message import Message, Partition
+from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.relay import RELAY
 
 _SIGNS = {"ok": "ok     ", "warning": "WARNING", "error": "ERROR  "}
@@ -107,14 +108,16 @@ async def _contents(target: str) -> list[Finding]:
     async with opened(target) as place:
         found = [finding async for finding in _groups(place)]
         if place.app is not None:
-            found += [finding async for finding in _types(place.topics_log, place.app)]
+            found += [finding async for finding in _types(place, place.app)]
+            found += [finding async for finding in _inbox(place, place.app)]
     return found
 
 
 async def _groups(place: Place) -> AsyncIterator[Finding]:
     """Dead letters, and groups that nobody runs although others are run: they hold trimming back for ever."""
     groups = await place.store.groups()
-    ours = None if place.app is None else {*(consumer.group for consumer in place.app.consumers), RELAY}
+    app = place.app
+    ours = None if app is None else {*(consumer.group for consumer in app.consumers), RELAY}
     running = any(group.members for group in groups)
     now = time.time()
     for group in groups:
@@ -122,7 +125,8 @@ async def _groups(place: Place) -> AsyncIterator[Finding]:
             text = f"{group.name}: {counted(group.dead, 'dead letter')}, {group.parked:,} parked behind"
             remedy = f"eventmill dead list … --group {group.name}; mend the cause, then `dead replay` or `dead skip`"
             yield Finding("warning", "dead", text, remedy)
-        deserted = not group.members and (running if ours is None else group.name not in ours)
+        known = ours is not None and app is not None and (group.name in ours or app.projections.owns(group.name))
+        deserted = not group.members and (running if ours is None else not known)
         lag = await place.lag(group) if deserted else None
         if lag is not None and lag.messages:
             age = span(now - lag.oldest / 1000) if lag.oldest is not None else "ever"
@@ -136,14 +140,23 @@ async def _groups(place: Place) -> AsyncIterator[Finding]:
         yield Finding("ok", "dead", f"no dead letters in {counted(len(groups), 'group')}")
 
 
-async def _types(log: LogBackend, app: App) -> AsyncIterator[Finding]:
+async def _inbox(place: Place, app: App) -> AsyncIterator[Finding]:
+    """Whether the inbox remembers for as long as the broker may bring something back."""
+    if place.broker is not None and place.broker is not place.store:
+        for problem in await short_inboxes(place.broker, app.consumers, app.settings.inbox_retention):
+            yield Finding("warning", "inbox", problem, remedy())
+
+
+async def _types(place: Place, app: App) -> AsyncIterator[Finding]:
     """Whether the App can read the newest event of each type that its handlers ask for."""
+    log = place.broker or place.store
     if not isinstance(log, SqliteBackend):
         return
     topics = await log.topics()
     sound = 0
     for name, (number, position) in sorted(newest_of_each_type(file_of(log)).items()):
-        takers = [each for each in app.consumers if each.types is None or each.types.accepts(name)]
+        consumers = [*app.consumers, *app.projections.consumers]
+        takers = [each for each in consumers if each.types is None or each.types.accepts(name)]
         if not takers or all(each.handler.event_class is Message for each in takers):
             continue
         problem = await _problem(log, topics, app, name, position)

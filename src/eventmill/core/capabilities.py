@@ -21,9 +21,20 @@ from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import Absence, Append
 from eventmill.core.streams import Streams
-from eventmill.core.tracker import Tracker
+from eventmill.core.unit import Transaction, Unit
+
+__all__ = [
+    "Capability",
+    "Feed",
+    "Log",
+    "Publisher",
+    "Store",
+    "Streams",
+    "Subscriber",
+    "Transaction",
+    "Unit",
+]
 
 
 class Capability(StrEnum):
@@ -114,6 +125,14 @@ class Subscriber(Protocol):
         """How many messages wait for the group, and since when the oldest does, where that is known."""
         ...
 
+    def redelivery(self, topics: Collection[str]) -> Awaitable[Mapping[str, float]]:
+        """For how long (seconds) after its publication each topic may hand a message out; infinity: for ever.
+
+        Topics of which nobody can say are left out: a queue, which has no limit and hands out what was not
+        acknowledged first of all; a log that is trimmed as its own service says.
+        """
+        ...
+
     def dismiss(self, group: str) -> Awaitable[None]:
         """The group is not coming back: nothing is kept for it any more."""
         ...
@@ -154,6 +173,10 @@ class Log(Publisher, Subscriber, Protocol):
         """
         ...
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        """Those of the topics whose oldest messages are gone, each with the position up to which some may be."""
+        ...
+
     async def changed(self, seen: int, timeout: float) -> int:
         """Wait until the log's change counter has left `seen` behind, or the time (seconds) is up; returns the counter.
 
@@ -163,108 +186,11 @@ class Log(Publisher, Subscriber, Protocol):
         ...
 
 
-class Transaction(Protocol):
-    """One unit of work: everything in it commits together, with the handled message's mark, or not at all.
-
-    `append`, `append_to`, `require`, `send`, `put` and `settle` are staged and written when the unit ends, so a conflict
-    shows at the end of the `async with`. `execute` and `get` run at once, under the write lock on SQLite:
-    do slow things (an HTTP call) before the first of them.
-    """
-
-    def append(self, messages: Sequence[Message]) -> None:
-        """Stage messages for the log."""
-        ...
-
-    def append_to(self, append: Append) -> None:
-        """Stage events of one stream under the version it is expected at; `append.appended` is filled by the commit.
-
-        The unit ends with WrongExpectedVersionError where the stream stands elsewhere, and with StreamClosedError
-        where it is closed. Versions are checked in the order of the calls: a second append of one unit to one
-        stream sees the first. No other writer gets in between check and commit.
-        """
-        ...
-
-    def require(self, condition: Absence) -> None:
-        """Stage a condition on the tags of what others have appended; what this unit appends is not looked at.
-
-        The unit ends with TagConflictError where an event matches. Of two units whose conditions rule out what
-        the other appends, only one commits.
-        """
-        ...
-
-    def send(self, jobs: Sequence[Job]) -> None:
-        """Stage jobs. A job whose lane is occupied waits behind it; one that is sent with state `dead` stays dead."""
-        ...
-
-    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
-        """Stage a document; None deletes it.
-
-        expected: the version that must be stored (ABSENT for none), or None to overwrite. The unit
-        ends with ConflictError, and commits nothing, where another version is found.
-        """
-        ...
-
-    async def get(self, key: str) -> Document | None:
-        """The document as this transaction sees it."""
-        ...
-
-    async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
-        """Run one statement on the user's own tables; `?` and `:name` mark parameters on every backend."""
-        ...
-
-    async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        """Run one statement for many rows; returns how many rows it changed."""
-        ...
-
-    def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
-        """Stage the end of a claimed job: done, again at `retry_at` (milliseconds), or dead.
-
-        A job that ends lets the next of its lane go. A dead one holds its lane until it is replayed or
-        skipped, unless it is settled with `lane` None: then it leaves the lane. Its `errors` are kept. Refused with LeaseLostError where the claim was taken over.
-        """
-        ...
-
-    def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
-        """Stage the group's cursor: `tracker.done(position)` once the unit can no longer fail by itself.
-
-        The commit writes `tracker.cursor()` for the cursor's partition. Refused with LeaseLostError where
-        the partition was taken over.
-        """
-        ...
-
-    def receive(self, group: str, message: Message) -> None:
-        """Stage the inbox mark of a message: a second one for the same group ends the unit with DuplicateError."""
-        ...
-
-
-class Unit(Transaction, Protocol):
-    """A transaction in the hands of the runtime, which need not wait for the disk to go on."""
-
-    async def finish(self) -> Awaitable[object]:
-        """End the unit well. Returns when its effects are in line for the commit; what it returns is durability.
-
-        Units that commit together may return the same future.
-
-        Raises what made the unit itself impossible (ConflictError, LeaseLostError, DuplicateError):
-        then nothing of it is kept, and no other unit is disturbed, or only by UnitInterruptedError: then it is
-        to be done again from its beginning, and will not be interrupted a second time by the same failure.
-        """
-        ...
-
-    async def discard(self) -> None:
-        """Undo everything of the unit."""
-        ...
-
-
 class Store(Streams, Protocol):
     """A service's own database: log, cursors, jobs and documents in one transaction with the user's tables."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """One unit of work; durable when the `async with` has ended without an error."""
-        ...
-
-    async def document(self, key: str) -> Document | None:
-        """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
         ...
 
     async def scrub(self) -> None:
@@ -305,16 +231,52 @@ class Store(Streams, Protocol):
         """Free at once what the members of a process known to be dead hold (their names start with `incarnation/`)."""
         ...
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        """Take due jobs, counting the attempt. A job whose last claim vanished comes alone, `crashed` set."""
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        """Take due jobs in the order of `Job.rank`, counting the attempt.
+
+        alone: a job whose last claims vanished, so many or more in a row, comes by itself, `crashed` saying how many.
+        What it costs does not depend on how many jobs wait, due or not.
+        """
+        ...
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        """Claim the job of this reference before its time, without counting an attempt; None while it runs, is parked or
+        dead, or is not there."""
+        ...
+
+    async def find(self, reference: str) -> Job | None:
+        """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
         ...
 
     async def next_due(self, queue: str) -> int | None:
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
         ...
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Committed documents whose keys start with `prefix` and lie beyond `after`, in order of their keys' bytes."""
+        ...
+
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         """Those of the message ids that the group's inbox holds, each with its source."""
+        ...
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come; empty for one that never ran. A cheap question, asked often."""
+        ...
+
+    async def document(self, key: str) -> Document | None:
+        """The document as it was last committed: a look that waits for nobody."""
+        ...
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        """The rows of one statement that only reads the user's own tables, as they were last committed.
+
+        It may take long: it blocks nobody, and waits for nobody.
+        """
+        ...
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        """The columns of a table's primary key, in their order; empty for a table without one, or none of this name."""
         ...
 
     async def groups(self) -> Sequence[Group]:
@@ -328,7 +290,7 @@ class Store(Streams, Protocol):
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:
-        """Jobs in order of their ids. state: `due`, `parked` (behind another of its lane) or `dead`."""
+        """Jobs in order of their ids. state: `due`, `running`, `parked` (behind another of its lane) or `dead`."""
         ...
 
     async def replay(self, ids: Collection[int]) -> int:

@@ -4,6 +4,7 @@
     ├── ConfigurationError            refused at the edge: what is wrong, and the remedy
     │   ├── CapabilityError           a handler needs what the configured backend cannot do
     │   ├── UnknownEventError         an event type that was never registered
+    │   ├── MissingHistoryError       a view cannot be built whole: messages that belong in it were trimmed
     │   └── SchemaVersionError        the database was written by a newer eventmill
     ├── MessageError                  one message is at fault, not the system
     │   ├── MessageTooLargeError      over the limit of bytes or of nesting
@@ -11,12 +12,15 @@
     │   ├── EncodeError               the event could not be written as JSON
     │   └── DecodeError               the stored bytes could not be read as the event
     ├── OutsideTransactionError       the call only makes sense inside a transaction
+    ├── BehindError                   a view has not come as far as was waited for
+    │   └── BlockedError              nor will it by itself: a dead letter is in the way
     ├── ConflictError                 a compare-and-set saw another version than it expected
     │   ├── WrongExpectedVersionError  a stream stands at another version than the append expected
     │   └── TagConflictError          an event with tags that an append has ruled out was there
     ├── StreamIncompleteError         events that a state must be folded from were trimmed
     ├── StreamClosedError             the stream was archived, or ended for good by a tombstone
     ├── DuplicateError                a message that this group has handled already
+    ├── DuplicateTaskError            a unique call that is there already, and whose task refuses a second one
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
     ├── UnitInterruptedError          a unit was undone because of another one it shared a commit with: do it again
     └── BackendError                  the database or the broker
@@ -45,6 +49,10 @@ class UnknownEventError(ConfigurationError):
     """The event's type has no name on the wire, because it was never registered."""
 
 
+class MissingHistoryError(ConfigurationError):
+    """A view cannot be built whole, because messages that belong in it were trimmed."""
+
+
 class SchemaVersionError(ConfigurationError):
     """The database's schema is newer than this code, or its history was changed."""
 
@@ -58,7 +66,14 @@ class MessageTooLargeError(MessageError):
 
 
 class UnroutableError(MessageError):
-    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender."""
+    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender.
+
+    refused: id and source of each message that was refused; what else was in the call is stored. Empty: it is not known.
+    """
+
+    def __init__(self, text: str, refused: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class EncodeError(MessageError):
@@ -71,6 +86,22 @@ class DecodeError(MessageError):
 
 class OutsideTransactionError(EventmillError):
     """A call that only makes sense inside an open transaction was made outside of one."""
+
+
+class BehindError(EventmillError):
+    """A view has not come as far as was waited for; the text says how far behind it is.
+
+    events: how many wait before it, and seconds: for how long the oldest of them has.
+    """
+
+    def __init__(self, text: str, *, events: int, seconds: float) -> None:
+        super().__init__(text)
+        self.events = events
+        self.seconds = seconds
+
+
+class BlockedError(BehindError):
+    """What was waited for is a dead letter of the view, or parked behind one: an operator must replay or skip it."""
 
 
 class ConflictError(EventmillError):
@@ -119,6 +150,14 @@ class StreamIncompleteError(EventmillError):
 
 class DuplicateError(EventmillError):
     """The group has handled this message already; nothing was done again."""
+
+
+class DuplicateTaskError(EventmillError):
+    """A unique call is there already. `existing` is its id."""
+
+    def __init__(self, what: str, existing: str) -> None:
+        super().__init__(what)
+        self.existing = existing
 
 
 class LeaseLostError(EventmillError):

@@ -55,6 +55,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return datetime.fromtimestamp(self.time / 1_000_000, UTC)
 
     @property
+    def identity(self) -> tuple[str, str]:
+        """Id and source: what a repeat of the message is known by."""
+        return self.id, self.source
+
+    @property
     def lane(self) -> str | None:
         """Topic and key in one string, the unit of order; None for a message without a key."""
         return None if self.key is None else f"{self.topic}/{self.key}"

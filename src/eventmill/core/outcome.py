@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -18,10 +19,27 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not now: again in so many seconds. It was no failure, and spends no attempt."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Give up, and keep the message where an operator sees it, with the reason."""
 
     reason: str
 
 
-Outcome = Ack | Retry | DeadLetter
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Of a batch: some are dead letters that hold nothing up, and the others are done.
+
+    reasons: why, by the id and source of each dead one.
+    """
+
+    reasons: Mapping[tuple[str, str], str]
+
+
+Outcome = Ack | Retry | Snooze | DeadLetter | Released

@@ -18,7 +18,7 @@ from eventmill.core.upcasting import Upcasters, check_version
 class EventType:
     """One type of event: its name, schema version and topic, and how it is written and read."""
 
-    __slots__ = ("_codec", "_key", "_upcasters", "cls", "name", "personal", "tags_of", "topic", "version")
+    __slots__ = ("_codec", "_key", "_upcasters", "cls", "keyed_by", "name", "personal", "tags_of", "topic", "version")
 
     def __init__(
         self,
@@ -38,6 +38,8 @@ class EventType:
         self.version = version
         self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
         self._codec = codec_of(cls)
+        self.keyed_by = key
+        """The field, or the function, that was given as `key=`."""
         self._key = None if key is None else KeyOf(key, name=name, fields=self._codec.fields, item=self._codec.item)
         fields, item = self._codec.fields, self._codec.item
         self.tags_of = None if tags is None else TagsOf(tags, name=name, fields=fields, item=item)
@@ -47,6 +49,19 @@ class EventType:
 
     def __repr__(self) -> str:
         return f"<EventType {self.name} version {self.version}: {described(self.cls)}>"
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The names of its fields."""
+        return self._codec.fields
+
+    def refuse_personal(self, what: str) -> None:
+        """Refuse a type with personal fields where what was read of it would be kept elsewhere."""
+        if self.personal is not None:
+            raise ConfigurationError(
+                f"{what}: {self.name} has personal fields, and what is kept of it there would outlive their subject's key: "
+                "leave it out, or give it an event that holds only ids"
+            )
 
     def key_of(self, event: Any) -> str | None:
         """The event's key, or None for a type without one.

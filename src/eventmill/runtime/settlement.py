@@ -27,10 +27,12 @@ from eventmill.core.errors import (
 )
 from eventmill.core.job import Job, JobError
 from eventmill.core.message import Message
-from eventmill.core.outcome import DeadLetter, Outcome, Retry
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
+from eventmill.runtime.opening import readable
+from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
 log = logging.getLogger("eventmill")
@@ -81,11 +83,12 @@ class Settlement:
         if first.job is not None and first.job.crashed and first.attempt > consumer.retry.attempts:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
-        messages = [delivery.message for delivery in deliveries]
-        if consumer.handler.decodes and self._envelopes.personal(messages):
-            messages = await self._opened(messages)
+        shown = await readable(deliveries, self._envelopes) if consumer.handler.decodes else deliveries
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
+        stages = None
+        if consumer.handler.staged:
+            stages = Stages(transaction, lambda: Transaction(self._store.unit(first.claim, fence), self._envelopes))
         message_token = handling.set(deliveries[-1].message)
         transaction_token = current.set(transaction)
         error: BaseException | None = None
@@ -93,25 +96,37 @@ class Settlement:
         try:
             try:
                 if self._plain:
-                    result = await self._consumer.handler.call_plain(messages[0], transaction)
+                    result = await self._consumer.handler.call_plain(shown[0].message, transaction)
                     if result is not None:
                         outcome = consumer.handler.refusal(result)
                 else:
-                    outcome = await self._call(deliveries, messages, transaction)
+                    outcome = await self._call(shown, transaction, stages)
             finally:
+                if stages is not None:
+                    transaction = stages.transaction
+                    unit = transaction.unit
                 handling.reset(message_token)
                 current.reset(transaction_token)
                 transaction.close()
-            if outcome is None:
+            if outcome is None or isinstance(outcome, Released):
+                if transaction.deferred:
+                    await transaction.conclude()
                 point("handler.done")
                 for delivery in deliveries:
+                    why = None if outcome is None else outcome.reasons.get(delivery.message.identity)
+                    if why is not None:
+                        self._release(unit, delivery, why)
+                        continue
                     _mark(unit, delivery)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                durable = await transaction.finish()
-                settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
+                end = await unit.finish()
+                durable = end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
+                settled(deliveries, durable)
+                if transaction.finished is not None:
+                    transaction.finished(durable)
                 return _NOTHING
             await unit.discard()
         except (LeaseLostError, BackendError, KeyboardInterrupt):
@@ -139,37 +154,28 @@ class Settlement:
             return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
 
-    async def _opened(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with their personal fields readable, as far as they are. Stored is what was received."""
-        sealer = self._envelopes.sealer
-        if sealer is None:
-            return list(messages)
-        return [
-            msgspec.structs.replace(each, data=await sealer.open(each.type, each.version, each.data))
-            for each in messages
-        ]
-
     async def _call(
-        self, deliveries: Sequence[Delivery], messages: Sequence[Message], transaction: Transaction
+        self, deliveries: Sequence[Delivery], transaction: Transaction, stages: Stages | None
     ) -> Outcome | None:
         """None where all is done, or what the handler asks for instead."""
         consumer = self._consumer
+        first = deliveries[0]
         if consumer.where is not None:
             # Asked again, because a predicate that raises is a failure of the message like any other.
-            messages = [message for message in messages if consumer.where(message)]
-            if not messages:
+            deliveries = [delivery for delivery in deliveries if consumer.where(delivery.message)]
+            if not deliveries:
                 return None
-        first = deliveries[0]
 
         def context() -> Context:
             key = f"{consumer.group}:{first.message.source}:{first.message.id}"
-            return Context(consumer.group, first.attempt, key, first.position)
+            positions = [delivery.position for delivery in deliveries]
+            return Context(consumer.group, first.attempt, key, first.position, positions)
 
         if consumer.timeout is None:
-            result = await consumer.handler.call(messages, transaction, context)
+            result = await consumer.handler.call(deliveries, transaction, context, stages)
         else:
             async with asyncio.timeout(consumer.timeout):
-                result = await consumer.handler.call(messages, transaction, context)
+                result = await consumer.handler.call(deliveries, transaction, context, stages)
         return None if result is None else consumer.handler.refusal(result)
 
     async def _one_by_one(
@@ -213,6 +219,8 @@ class Settlement:
             )
         if isinstance(outcome, DeadLetter):
             return await self._give_up(delivery, fence, settled, outcome, error)
+        if isinstance(outcome, Snooze):
+            return await self._snooze(delivery, fence, settled, outcome)
         after = outcome.after if isinstance(outcome, Retry) else 0.0
         due = int((self._clock.now() + after) * 1000)
         failure = await self._failure(delivery, error, "the handler asked for a retry")
@@ -228,14 +236,31 @@ class Settlement:
         point("retry.staged")
         return self._finished(delivery, await unit.finish(), settled)
 
+    async def _snooze(self, delivery: Delivery, fence: Fence, settled: Settled, outcome: Snooze) -> Durable:
+        """Again later, with no attempt spent; the key waits behind it."""
+        unit = self._store.unit(delivery.claim, fence)
+        due = int((self._clock.now() + outcome.seconds) * 1000)
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(delivery.job, attempts=delivery.job.attempts - 1), retry_at=due)
+        else:
+            self._to_job(unit, delivery, self._job(delivery, attempts=0, due=due, errors=[]))
+        return self._finished(delivery, await unit.finish(), settled)
+
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
         """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
-        failure = await self._failure(delivery, None, reason)
         log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
-        job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
-        self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
+        self._release(unit, delivery, reason)
         return self._finished(delivery, await unit.finish(), settled)
+
+    def _release(self, unit: Unit, delivery: Delivery, reason: str) -> None:
+        """Stage it as a dead letter that is in no lane."""
+        failure = JobError(at=self._now(), attempt=delivery.attempt, error=reason[:2000], trace="")
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(_with(delivery.job, failure), lane=None), dead=True)
+        else:
+            job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
+            self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
 
     async def _give_up(
         self, delivery: Delivery, fence: Fence, settled: Settled, outcome: DeadLetter, error: BaseException | None

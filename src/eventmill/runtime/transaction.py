@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from datetime import datetime
 from itertools import zip_longest
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
@@ -18,6 +19,13 @@ from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
 T = TypeVar("T")
+
+
+class Sendable(Protocol):
+    """What `send` takes: `task.job(…)`, or a group of them."""
+
+    def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str: ...
+
 
 current: ContextVar[Transaction | None] = ContextVar("eventmill_transaction", default=None)
 """The transaction that the running handler, or `async with app.transaction()`, stands in."""
@@ -31,7 +39,7 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_envelopes", "_open", "_staged", "_unit", "_unsealed", "execute")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_staged", "_unit", "_unsealed", "execute", "finished")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
@@ -39,6 +47,8 @@ class Transaction:
         self._open = True
         self._staged: list[Message] = []
         self._unsealed: list[Sequence[Message] | Append] | None = None
+        self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
+        self.finished: Callable[[asyncio.Future[object]], None] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -87,26 +97,21 @@ class Transaction:
             self._unit.append_to(append)
 
     def _wait(self, entry: Sequence[Message] | Append) -> None:
-        """Keep what is to be sealed until `finish`, which can wait for keys; what comes after it waits, too, for the order's sake."""
+        """Keep what is to be sealed until `conclude`, which can wait for keys; what follows waits with it, for the order's sake."""
         if self._unsealed is None:
             self._unsealed = []
+            self.defer(self._seal)
         self._unsealed.append(entry)
 
-    async def finish(self) -> Awaitable[object]:
-        """Seal what is personal, then end the unit well; see `Unit.finish`. For the runtime, in place of that."""
+    async def _seal(self, unit: Unit) -> None:
         waiting, self._unsealed = self._unsealed, None
         sealer = self._envelopes.sealer
-        if waiting and sealer is not None:
-            try:
-                for entry in waiting:
-                    if isinstance(entry, Append):
-                        self._unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, self._unit)))
-                    else:
-                        self._unit.append(await sealer.seal(entry, self._unit))
-            except BaseException:
-                await self._unit.discard()
-                raise
-        return await self._unit.finish()
+        assert sealer is not None  # personal events were admitted because of it
+        for entry in waiting or ():
+            if isinstance(entry, Append):
+                unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, unit)))
+            else:
+                unit.append(await sealer.seal(entry, unit))
 
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.
@@ -115,9 +120,32 @@ class Transaction:
         """
         self._unit.require(Absence(queries, after))
 
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; returns the id of what will run.
+
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; send before the handler returns")
+        return call.stage(self, after=after, at=at)
+
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        """Have something done in the unit when everything else was, right before the commit."""
+        self._deferred = [*self._deferred, work]
+
+    async def conclude(self) -> None:
+        """Do what was deferred; whoever ends the unit well calls this before."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
+
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write them with `expected`."""
+        return await self._unit.get_many(keys)
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.
@@ -130,6 +158,10 @@ class Transaction:
         """What this transaction itself has for a stream so far."""
         return [each for each in self._staged if each.key == stream.key and each.topic == stream.topic]
 
+    def when_finished(self, call: Callable[[asyncio.Future[object]], None]) -> None:
+        """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
+        self.finished = call
+
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
         return self._envelopes is envelopes
@@ -138,6 +170,16 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
+
+    @property
+    def deferred(self) -> bool:
+        """Whether `conclude` has something to do."""
+        return bool(self._deferred)
+
+    @property
+    def envelopes(self) -> Envelopes:
+        """What makes the messages of its app."""
+        return self._envelopes
 
     @property
     def unit(self) -> Unit:
@@ -183,6 +225,10 @@ class SyncTransaction:
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position."""
         self._transaction.require(*queries, after=after)
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote
 
-from eventmill.backends.memory.jobs import DEAD, DUE, PARKED
+from eventmill.backends.memory.jobs import DEAD, DUE, PARKED, RUNNING
 from eventmill.backends.memory.state import State, state_of
 from eventmill.backends.memory.unit import MemoryUnit
 from eventmill.backends.url import Url
@@ -21,6 +21,7 @@ from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import Query, StoredEvent, Stream, stored
 
 
@@ -115,6 +116,10 @@ class MemoryBackend(LogSubscriber):
         passed = {**state.log.watermarks, **state.groups.passed()}
         return state.log.trim(topic, passed, before=before, max_bytes=max_bytes, force=force)
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        horizons = self._state.log.horizons
+        return {topic: horizons[topic] for topic in topics if topic in horizons}
+
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._state.changes.beyond(seen, timeout, self._clock)
 
@@ -164,9 +169,6 @@ class MemoryBackend(LogSubscriber):
     async def scrub(self) -> None:
         """Nothing of what was deleted is left."""
 
-    async def document(self, key: str) -> Document | None:
-        return self._state.documents.seen(key, ())
-
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> MemoryUnit:
         return MemoryUnit(self._state, self._clock, claim, fence)
 
@@ -204,6 +206,19 @@ class MemoryBackend(LogSubscriber):
                 lease.end()
         state.changes.note()
 
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        return self._state.groups.cursors(group)
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        async with self.transaction() as transaction:
+            return await transaction.execute(sql, parameters)
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        return self._state.tables.primary_key(table)
+
     async def groups(self) -> Sequence[Group]:
         now = self._clock.now()
         found = []
@@ -220,7 +235,7 @@ class MemoryBackend(LogSubscriber):
                         for member, lease in sorted(known.members.items())
                         if not lease.ended(now)
                     },
-                    retrying=states.count(DUE),
+                    retrying=states.count(DUE) + states.count(RUNNING),
                     parked=states.count(PARKED),
                     dead=states.count(DEAD),
                 )
@@ -238,10 +253,19 @@ class MemoryBackend(LogSubscriber):
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return {(id_, source) for name, source, id_ in self._state.inbox if name == group and id_ in ids}
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        return self._state.documents.listed(prefix, after, limit)
+
     # Jobs
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
-        return self._state.jobs.claim(queue, member, limit, self._clock.now(), lease)
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
+        return self._state.jobs.claim(queue, member, limit, self._clock.now(), lease, alone)
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        return self._state.jobs.take(reference, member, self._clock.now(), lease)
+
+    async def find(self, reference: str) -> Job | None:
+        return self._state.jobs.find(reference)
 
     async def next_due(self, queue: str) -> int | None:
         return self._state.jobs.next_due(queue, self._clock.now())

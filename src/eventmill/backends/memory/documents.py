@@ -28,6 +28,11 @@ class MemoryDocuments:
         """The document as a unit with these staged writes sees it."""
         return self._after([put for put in puts if put.key == key]).get(key, self._stored.get(key))
 
+    def listed(self, prefix: str, after: str, limit: int) -> Sequence[Document]:
+        """Those of a prefix, beyond a key, in order."""
+        keys = sorted(key for key in self._stored if key.startswith(prefix) and key > after)
+        return [self._stored[key] for key in keys[:limit]]
+
     def checked(self, puts: Sequence[Put]) -> Mapping[str, Document | None]:
         """What the writes make of each document. Raises ConflictError where another version is found."""
         return self._after(puts, check=True)

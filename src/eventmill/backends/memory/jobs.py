@@ -12,6 +12,7 @@ from eventmill.core.errors import LeaseLostError
 from eventmill.core.job import Job
 
 DUE = "due"
+RUNNING = "running"
 PARKED = "parked"
 DEAD = "dead"
 
@@ -22,6 +23,11 @@ class Entry:
 
     job: Job
     lease: Lease | None = None
+
+    @property
+    def seen(self) -> Job:
+        """The job as others see it."""
+        return self.job if self.lease is None else replace(self.job, state=RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,44 +47,63 @@ class MemoryJobs:
         self._last = 0
 
     def __iter__(self) -> Iterator[Job]:
-        return (entry.job for entry in self._entries.values())
+        return (entry.seen for entry in self._entries.values())
 
     def send(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._last += 1
             occupied = self.occupied(job.queue, {job.lane})
             state = DEAD if job.state == DEAD else PARKED if occupied else DUE
-            self._entries[self._last] = Entry(replace(job, id=self._last, state=state, token=0, crashed=False))
+            self._entries[self._last] = Entry(replace(job, id=self._last, state=state, token=0, crashed=0))
 
     def occupied(self, queue: str, lanes: Collection[str | None]) -> set[str]:
         return {job.lane for job in self if job.queue == queue and job.lane is not None and job.lane in lanes}
 
-    def claim(self, queue: str, member: str, limit: int, now: float, lease: float) -> list[Job]:
+    def claim(self, queue: str, member: str, limit: int, now: float, lease: float, alone: int) -> list[Job]:
         waiting = [entry for entry in self._claimable(queue, now) if entry.job.due <= now * 1000]
-        waiting.sort(key=lambda entry: (entry.job.due, entry.job.id))
+        waiting.sort(key=lambda entry: entry.job.rank)
         # A claim that was given back counts as if it never was: the job is as suspect as before it.
-        vanished = [entry for entry in waiting if entry.lease is not None or entry.job.crashed]
+        vanished = [entry for entry in waiting if 0 < entry.job.crashed >= alone]
         # One that may have killed its process takes no others with it.
         taken = vanished[:1] or waiting[:limit]
         for entry in taken:
-            entry.job = replace(
-                entry.job,
-                attempts=entry.job.attempts + 1,
-                token=entry.job.token + 1,
-                crashed=entry.lease is not None or entry.job.crashed,
-            )
-            entry.lease = Lease.starting(member, now, lease)
+            self._take(entry, member, now, lease, attempt=1)
         return [entry.job for entry in taken]
+
+    def _take(self, entry: Entry, member: str, now: float, lease: float, *, attempt: int) -> None:
+        entry.job = replace(entry.job, state=DUE, attempts=entry.job.attempts + attempt, token=entry.job.token + 1)
+        entry.lease = Lease.starting(member, now, lease)
+
+    def take(self, reference: str, member: str, now: float, lease: float) -> Job | None:
+        entry = self._referred(reference)
+        if entry is None:
+            return None
+        self._expire(entry, now)
+        if entry.lease is not None or entry.job.state != DUE:
+            return None
+        self._take(entry, member, now, lease, attempt=0)
+        return entry.job
+
+    def find(self, reference: str) -> Job | None:
+        entry = self._referred(reference)
+        return None if entry is None else entry.seen
+
+    def _referred(self, reference: str) -> Entry | None:
+        return next((entry for entry in self._entries.values() if entry.job.reference == reference), None)
+
+    def _expire(self, entry: Entry, now: float) -> None:
+        if entry.lease is not None and entry.lease.ended(now):
+            entry.lease = None
+            entry.job = replace(entry.job, crashed=entry.job.crashed + 1)
 
     def next_due(self, queue: str, now: float) -> int | None:
         return min((entry.job.due for entry in self._claimable(queue, now)), default=None)
 
     def _claimable(self, queue: str, now: float) -> list[Entry]:
-        return [
-            entry
-            for entry in self._entries.values()
-            if entry.job.queue == queue and entry.job.state == DUE and (entry.lease is None or entry.lease.ended(now))
-        ]
+        found = [entry for entry in self._entries.values() if entry.job.queue == queue and entry.job.state == DUE]
+        for entry in found:
+            self._expire(entry, now)
+        return [entry for entry in found if entry.lease is None]
 
     def require(self, job: Job, member: str | None = None) -> None:
         """Raises LeaseLostError unless the job is still claimed under its token, and by this member if one is given."""
@@ -91,7 +116,7 @@ class MemoryJobs:
         """The claim was checked with `require`. now: milliseconds."""
         entry = self._entries[settlement.job.id]
         entry.lease = None
-        job = replace(entry.job, errors=settlement.job.errors, crashed=False)
+        job = replace(entry.job, errors=settlement.job.errors, crashed=0, attempts=settlement.job.attempts)
         if settlement.dead:
             # `due` of a dead job is the moment of its death: pruning goes by it.
             entry.job = replace(job, state=DEAD, due=now, lane=settlement.job.lane)
@@ -134,7 +159,7 @@ class MemoryJobs:
         for entry in self._entries.values():
             if entry.job.queue == queue and entry.lease is not None and entry.lease.member == member:
                 entry.lease = None
-                entry.job = replace(entry.job, attempts=entry.job.attempts - 1)
+                entry.job = replace(entry.job, attempts=max(0, entry.job.attempts - 1))
 
     def forget(self, queue: str) -> None:
         self._entries = {id_: entry for id_, entry in self._entries.items() if entry.job.queue != queue}

@@ -29,6 +29,8 @@ class MemoryLog:
         self._records: dict[Partition, list[Recorded]] = {}
         self.streams = MemoryStreams()
         self._last = 0
+        self.horizons: dict[str, int] = {}
+        """Topics of which messages were removed, and the position of the last one."""
 
     def declare(self, topics: Mapping[str, int]) -> None:
         """All of the topics, or none where one is refused."""
@@ -169,6 +171,7 @@ class MemoryLog:
                 return Trimmed(removed, group, at)
             self._records[record.partition].pop(0)
             self.streams.trim(record)
+            self.horizons[topic] = record.position
             if not self._records[record.partition]:
                 del self.ends[record.partition]
             size -= len(record.message.data)

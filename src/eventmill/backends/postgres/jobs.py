@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from eventmill.backends.postgres.database import Database
-from eventmill.backends.postgres.values import int8s, number, text, texts
+from eventmill.backends.postgres.values import int4s, int8s, number, text, texts
 from eventmill.backends.sql.rows import jobs
 from eventmill.core.crash import point
-from eventmill.core.job import Job
+from eventmill.core.document import LAST, Document
+from eventmill.core.job import AGEING, Job
 
 PRUNE_BATCH = 1_000
 
@@ -16,10 +17,10 @@ PRUNE_BATCH = 1_000
 class PostgresJobs(Database):
     """The job part of the Store."""
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
         vanished = bool(await self._fetch("expired", number(self.now())))
-        due = await self.next_due(queue)
-        if (due is None or due > self.now()) and not vanished:
+        levels = await self._fetch("due", text(queue))
+        if min((due for _, due in levels), default=self.now() + 1) > self.now() and not vanished:
             return []
         milliseconds = int(lease * 1000)
         async with self._own() as unit:
@@ -29,19 +30,40 @@ class PostgresJobs(Database):
                 await unit.fetch("lock_members")
                 await unit.fetch("expire", number(now))
             await unit.fetch("join", text(queue), text(member), number(now + milliseconds), number(milliseconds))
-            crashed = await unit.fetch("claimable_crashed", text(queue), number(now))
+            crashed = await unit.fetch("claimable_crashed", text(queue), number(now), number(alone))
             if crashed:
                 rows = await unit.fetch("claim_one", text(member), number(crashed[0][0]))  # type: ignore[arg-type]
             else:
-                rows = await unit.fetch("claim", text(member), text(queue), number(now), number(limit))
-        claimed = sorted(jobs(rows), key=lambda job: (job.due, job.id))
+                if vanished:
+                    levels = await unit.fetch("due", text(queue))
+                rows = await unit.fetch(
+                    "claim", text(member), text(queue), number(now), number(limit),
+                    int4s([level for level, _ in levels]), number(alone), number(AGEING),
+                )  # fmt: skip
+        claimed = sorted(jobs(rows), key=lambda job: job.rank)
         if claimed:
             point("job.claimed")
         return claimed
 
     async def next_due(self, queue: str) -> int | None:
-        ((due,),) = await self._fetch("next_due", text(queue))
-        return None if due is None else int(due)
+        return min((int(due) for _, due in await self._fetch("due", text(queue))), default=None)
+
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        milliseconds = int(lease * 1000)
+        async with self._own() as unit:
+            now = self.now()
+            await unit.fetch("lock_members")
+            await unit.fetch("expire", number(now))
+            found = jobs(await unit.fetch("take", text(member), text(reference)))
+            if not found:
+                return None
+            (job,) = found
+            await unit.fetch("join", text(job.queue), text(member), number(now + milliseconds), number(milliseconds))
+        return job
+
+    async def find(self, reference: str) -> Job | None:
+        found = jobs(await self._fetch("find_job", text(reference)))
+        return found[0] if found else None
 
     async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
         if not lanes:
@@ -52,6 +74,10 @@ class PostgresJobs(Database):
         if not ids:
             return ()
         return {(id_, source) for id_, source in await self._fetch("received", text(group), texts(ids))}
+
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        rows = await self._fetch("documents", text(prefix), text(prefix + LAST), text(after), number(limit))
+        return [Document(*row) for row in rows]
 
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0

@@ -105,6 +105,7 @@ class Staged(Generic[Owner]):
                     int8s([each.due for each in settlements]),
                     blobs([errors(each.job) for each in settlements]),
                     bools([each.action == "retry" or each.job.lane is not None for each in settlements]),
+                    int4s([each.job.attempts for each in settlements]),
                     number(now),
                 ],
             )
@@ -148,6 +149,6 @@ class Staged(Generic[Owner]):
 
 def _job_values(jobs: Sequence[Job]) -> Iterator[Value]:
     rows = [job_row(job, job.state) for job in jobs]
-    kinds = (texts, texts, texts, int8s, int4s, int8s, texts, int4s, int8s, blobs, blobs)
+    kinds = (texts, texts, texts, int8s, int4s, int8s, texts, int4s, int8s, blobs, blobs, int4s, texts)
     for kind, column in zip(kinds, zip(*rows, strict=True), strict=True):
         yield kind(column)  # type: ignore[operator]

@@ -2,6 +2,10 @@
 -- The last position ever given, committed or not.
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.eventmill_positions
 
+-- name: announce
+-- Without a flush of the disk, since nothing is lost with it.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')
+
 -- name: appending
 -- Transactions that may still commit positions: those that hold the append lock. A prepared one has no process.
 SELECT virtualtransaction, pid FROM pg_locks
@@ -27,13 +31,13 @@ SELECT positions, sequences, lasts, repeats FROM {schema}.eventmill_append_to(
 SELECT {schema}.eventmill_advance($1, $2, $3, $4, $5, $6, $7)
 
 -- name: settle
-SELECT {schema}.eventmill_settle($1, $2, $3, $4, $5, $6, $7, $8)
+SELECT {schema}.eventmill_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: lock_lanes
 SELECT {schema}.eventmill_lock_lanes($1, $2)
 
 -- name: send
-SELECT {schema}.eventmill_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+SELECT {schema}.eventmill_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 
 -- name: receive
 SELECT {schema}.eventmill_receive($1, $2, $3, $4)
@@ -49,6 +53,13 @@ SELECT pg_advisory_xact_lock(1835821168::bigint << 32)
 
 -- name: document
 SELECT version, data FROM {schema}.eventmill_documents WHERE key = $1
+
+-- name: some_documents
+SELECT key, version, data FROM {schema}.eventmill_documents WHERE key = ANY ($1)
+
+-- name: documents
+SELECT key, version, data FROM {schema}.eventmill_documents
+WHERE key >= $1 AND key < $2 AND key > $3 ORDER BY key LIMIT $4
 
 -- name: xid
 SELECT pg_current_xact_id_if_assigned()::text
@@ -141,6 +152,31 @@ UPDATE {schema}.eventmill_members SET expires = $1, lease = $2 WHERE member = AN
 -- name: cursors
 SELECT topic, partition, position, ahead, member, token, abandoned FROM {schema}.eventmill_cursors WHERE grp = $1
 
+-- name: note_horizon
+-- Before anything is removed: whoever finds it too early only asks in vain.
+INSERT INTO {schema}.eventmill_horizons AS h (topic, position)
+SELECT $1, max(position) FROM {schema}.eventmill_log WHERE topic = $1 AND position <= $2 HAVING count(*) > 0
+ON CONFLICT (topic) DO UPDATE SET position = greatest(h.position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM {schema}.eventmill_horizons WHERE topic = ANY ($1)
+
+-- name: set_lock_timeout
+SELECT set_config('lock_timeout', $1, true)
+
+-- name: lock_cursors
+SELECT topic, partition, position FROM {schema}.eventmill_cursors WHERE grp = $1
+ORDER BY topic COLLATE "C", partition FOR NO KEY UPDATE
+
+-- name: primary_key
+-- Of a table that a transaction of the App would find under this name.
+SELECT a.attname::text
+FROM pg_index AS i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.number
+WHERE i.indisprimary AND i.indrelid = coalesce(
+    to_regclass(quote_ident($2) || '.' || quote_ident($1)), to_regclass(quote_ident($1)))
+ORDER BY k.place
+
 -- name: acquire
 UPDATE {schema}.eventmill_cursors AS c SET member = $1, token = c.token + 1
 FROM unnest($3, $4) AS n (topic, partition)
@@ -157,31 +193,61 @@ UPDATE {schema}.eventmill_cursors SET member = NULL, abandoned = 0 WHERE grp = $
 
 -- name: release_jobs
 -- An interrupted attempt does not count.
-UPDATE {schema}.eventmill_jobs SET state = 'due', member = NULL, attempts = attempts - 1
-WHERE state = 'running' AND member = $1
+UPDATE {schema}.eventmill_jobs SET state = 'due', member = NULL, attempts = greatest(0, attempts - 1)
+WHERE queue = $1 AND state = 'running' AND member = $2
 
 -- name: claimable_crashed
-SELECT id FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND due <= $2 AND crashed
+SELECT id FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND due <= $2 AND crashed > 0 AND crashed >= $3
 ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED
 
 -- name: claim
 UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1, attempts = j.attempts + 1
 FROM (
-    SELECT id FROM {schema}.eventmill_jobs WHERE queue = $2 AND state = 'due' AND due <= $3 AND NOT crashed
-    ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
+    SELECT f.id FROM unnest($5) AS l (level), LATERAL (
+        SELECT id, due FROM {schema}.eventmill_jobs
+        WHERE queue = $2 AND state = 'due' AND priority = l.level AND due <= $3 AND crashed < $6
+        ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
+    ) AS f
+    ORDER BY f.due - l.level::bigint * $7, f.id LIMIT $4
 ) AS d
 WHERE j.id = d.id
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
-    j.position, j.errors, j.message
+    j.position, j.errors, j.message, j.priority, j.reference
 
 -- name: claim_one
 UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1, attempts = j.attempts + 1
 WHERE j.id = $2
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
-    j.position, j.errors, j.message
+    j.position, j.errors, j.message, j.priority, j.reference
 
--- name: next_due
-SELECT min(due) FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due'
+-- name: take
+UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1
+WHERE j.id = (
+    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state = 'due' FOR UPDATE SKIP LOCKED
+)
+RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
+    j.position, j.errors, j.message, j.priority, j.reference
+
+-- name: find_job
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message,
+    priority, reference
+FROM {schema}.eventmill_jobs WHERE reference = $1
+
+-- name: due
+-- The priorities on which jobs wait, and when the first of each is due: from level to level in the index, past
+-- whatever waits on each.
+WITH RECURSIVE levels (level) AS (
+    (SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' ORDER BY priority DESC LIMIT 1)
+    UNION ALL
+    SELECT n.priority FROM levels AS l, LATERAL (
+        SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND priority < l.level
+        ORDER BY priority DESC LIMIT 1
+    ) AS n
+)
+SELECT level, f.due FROM levels, LATERAL (
+    SELECT due FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND priority = level
+    ORDER BY due LIMIT 1
+) AS f
 
 -- name: occupied
 SELECT DISTINCT lane FROM {schema}.eventmill_jobs WHERE queue = $1 AND lane = ANY ($2)
@@ -190,7 +256,8 @@ SELECT DISTINCT lane FROM {schema}.eventmill_jobs WHERE queue = $1 AND lane = AN
 SELECT 1 FROM {schema}.eventmill_jobs WHERE queue = $1 LIMIT 1
 
 -- name: jobs
-SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message,
+    priority, reference
 FROM {schema}.eventmill_jobs
 WHERE id > $1 AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR state = $3) ORDER BY id LIMIT $4
 
@@ -325,7 +392,11 @@ DELETE FROM {schema}.eventmill_inbox WHERE ctid = ANY (ARRAY(
 SELECT id FROM {schema}.eventmill_jobs WHERE state = 'dead' AND due < $1 LIMIT $2
 
 -- name: server
-SELECT current_setting('server_version'), current_setting('autovacuum'), (SELECT count(*) FROM pg_prepared_xacts)
+SELECT current_setting('server_version'), current_setting('autovacuum')
+
+-- name: prepared
+SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8, owner::text
+FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 
 -- name: idle
 SELECT pid, extract(epoch FROM clock_timestamp() - state_change)::float8, application_name, left(query, 200)

@@ -69,6 +69,15 @@ class RabbitBackend:
         await self._outgoing.close()
         await self._link.close()
 
+    async def remove(self) -> None:
+        """Delete the exchanges under the URL's prefix, for good: after a trial. Groups are dismissed before, one by one.
+
+        The backend can only be closed after that.
+        """
+        await self._topology.remove()
+        await self._link.close()
+        await self._register.remove()
+
     # Publisher
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[int]:
@@ -131,6 +140,9 @@ class RabbitBackend:
     async def backlog(self, group: str, after: Mapping[Partition, int], types: Types | None) -> Pending:
         """What lies in the group's queues, without what its members have in hand. How old it is, no queue says."""
         return Pending(await self._topology.waiting(group, after), None)
+
+    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+        return {}
 
     async def dismiss(self, group: str) -> None:
         await self._topology.dismiss(group)

@@ -111,8 +111,10 @@ def job_row(job: Job, state: str) -> tuple[object, ...]:
         job.partition.topic if job.partition else None,
         job.partition.number if job.partition else None,
         job.position,
-        _encode(job.errors),
+        b"[]" if not job.errors else _encode(job.errors),
         _encode_message(job.message),
+        job.priority,
+        job.reference,
     )
 
 
@@ -131,12 +133,14 @@ def jobs(rows: Iterable[Sequence[Any]]) -> list[Job]:
             due=due,
             attempts=attempts,
             token=token,
-            crashed=bool(crashed),
+            crashed=crashed,
             recorded_at=recorded_at,
             partition=None if topic is None else Partition(topic, partition),
             position=position,
-            errors=_decode_errors(errors_),
+            errors=[] if errors_ == b"[]" else _decode_errors(errors_),
             message=_decode_message(message),
+            priority=priority,
+            reference=reference,
         )
         for (
             id_,
@@ -153,5 +157,7 @@ def jobs(rows: Iterable[Sequence[Any]]) -> list[Job]:
             position,
             errors_,
             message,
+            priority,
+            reference,
         ) in rows
     ]

@@ -106,6 +106,9 @@ class Appender:
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Store jobs: due, or parked where their lane is occupied."""
+        if all(job.lane is None for job in jobs):
+            self.connection.executemany(self.sql["send"], [job_row(job, job.state) for job in jobs])
+            return
         for job in jobs:
             parked = (
                 job.state != "dead"

@@ -15,5 +15,5 @@ def expire(connection: sqlite3.Connection, now: int) -> None:
     for group, member in connection.execute(STATEMENTS["expired"], (now,)).fetchall():
         connection.execute(STATEMENTS["drop_member"], (group, member))
         connection.execute(STATEMENTS["abandon_cursors"], (group, member))
-        connection.execute(STATEMENTS["abandon_jobs"], (member,))
+        connection.execute(STATEMENTS["abandon_jobs"], (group, member))
         connection.execute(STATEMENTS["bump"], (group,))

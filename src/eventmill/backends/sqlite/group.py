@@ -68,7 +68,19 @@ class Staged:
 class Group:
     """The units of one commit."""
 
-    __slots__ = ("additions", "durable", "fences", "held", "jobs", "journal", "marks", "opened", "units", "verified")
+    __slots__ = (
+        "additions",
+        "done",
+        "durable",
+        "fences",
+        "held",
+        "jobs",
+        "journal",
+        "marks",
+        "opened",
+        "units",
+        "verified",
+    )
 
     def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal, appender: Appender) -> None:
         self.durable = durable
@@ -78,6 +90,7 @@ class Group:
         self.units = 0
         self.additions = Additions(appender)
         self.jobs: list[Job] = []
+        self.done: list[tuple[int]] = []  # claimed jobs that end, by their ids
         self.marks: dict[Tracker, tuple[str, str, int]] = {}
         self.fences: set[Fence] = set()
         self.verified: dict[int, Cursor] = {}  # by identity, which is all that needs to be compared

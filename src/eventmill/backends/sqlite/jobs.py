@@ -12,7 +12,8 @@ from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.crash import point
-from eventmill.core.job import Job
+from eventmill.core.document import LAST, Document
+from eventmill.core.job import AGEING, Job
 
 PRUNE_BATCH = 1_000
 
@@ -21,7 +22,7 @@ class SqliteJobs(Database):
     """The job part of the Store."""
 
     @translated
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float) -> Sequence[Job]:
+    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
         due = await self.next_due(queue)
         if (due is None or due > self.now()) and not self._vanished():
             return []
@@ -31,16 +32,50 @@ class SqliteJobs(Database):
             expire(connection, now)
             milliseconds = int(lease * 1000)
             connection.execute(STATEMENTS["join"], (queue, member, now + milliseconds, milliseconds))
-            crashed = connection.execute(STATEMENTS["claimable_crashed"], (queue, now)).fetchone()
+            crashed = connection.execute(STATEMENTS["claimable_crashed"], (queue, now, alone)).fetchone()
             if crashed:
-                return jobs(connection.execute(STATEMENTS["claim_one"], (member, crashed[0])).fetchall())
-            rows = connection.execute(STATEMENTS["claim"], (member, queue, now, limit)).fetchall()
-            return sorted(jobs(rows), key=lambda job: (job.due, job.id))
+                return jobs(connection.execute(STATEMENTS["claim_some"], (member, 1, json.dumps(crashed))).fetchall())
+            return self._claim(connection, queue, member, now, limit)
 
         claimed = await self._write(work)
         if claimed:
             point("job.claimed")
         return claimed
+
+    def _claim(self, connection: sqlite3.Connection, queue: str, member: str, now: int, limit: int) -> Sequence[Job]:
+        """The first of each priority are looked at, whatever waits behind them."""
+        levels = [level for (level,) in connection.execute(STATEMENTS["priorities"], (queue,))]
+        if len(levels) == 1:
+            rows = connection.execute(STATEMENTS["claim"], (member, queue, now, limit, levels[0])).fetchall()
+        else:
+            found: list[tuple[int, int]] = []
+            for level in levels:
+                first = connection.execute(STATEMENTS["claimable"], (queue, level, now, limit))
+                found += [(due - level * AGEING, id_) for due, id_ in first]
+            ids = [id_ for _, id_ in sorted(found)[:limit]]
+            rows = connection.execute(STATEMENTS["claim_some"], (member, 1, json.dumps(ids))).fetchall()
+        return sorted(jobs(rows), key=lambda job: job.rank)
+
+    @translated
+    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
+        def work(connection: sqlite3.Connection) -> Job | None:
+            now = self.now()
+            expire(connection, now)
+            row = connection.execute(STATEMENTS["takeable"], (reference,)).fetchone()
+            if row is None:
+                return None
+            id_, queue = row
+            milliseconds = int(lease * 1000)
+            connection.execute(STATEMENTS["join"], (queue, member, now + milliseconds, milliseconds))
+            (job,) = jobs(connection.execute(STATEMENTS["claim_some"], (member, 0, json.dumps([id_]))).fetchall())
+            return job
+
+        return await self._write(work)
+
+    @translated
+    async def find(self, reference: str) -> Job | None:
+        found = jobs(self.reader.execute(STATEMENTS["find_job"], (reference,)).fetchall())
+        return found[0] if found else None
 
     def _vanished(self) -> bool:
         return self.reader.execute(STATEMENTS["expired"], (self.now(),)).fetchone() is not None
@@ -60,6 +95,11 @@ class SqliteJobs(Database):
     @translated
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return set(self.reader.execute(STATEMENTS["received"], (group, json.dumps(list(ids)))).fetchall())
+
+    @translated
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        rows = self.reader.execute(STATEMENTS["documents"], (prefix, prefix + LAST, after, limit)).fetchall()
+        return [Document(*row) for row in rows]
 
     @translated
     async def jobs(

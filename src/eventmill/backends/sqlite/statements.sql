@@ -114,6 +114,22 @@ SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FR
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
 
+-- name: primary_key
+SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk
+
+-- name: some_documents
+SELECT d.key, d.version, d.data FROM json_each(?) AS k CROSS JOIN eventmill_documents AS d ON d.key = k.value
+
+-- name: insert_document
+INSERT INTO eventmill_documents (key, version, data) VALUES (?, 1, ?) ON CONFLICT DO NOTHING
+
+-- name: update_document
+UPDATE eventmill_documents SET version = version + 1, data = ? WHERE key = ? AND version = ?
+
+-- name: documents
+SELECT key, version, data FROM eventmill_documents
+WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key LIMIT ?4
+
 -- name: put
 INSERT INTO eventmill_documents (key, version, data) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data
@@ -152,7 +168,8 @@ DELETE FROM eventmill_members WHERE grp = ? AND member = ?
 UPDATE eventmill_cursors SET member = NULL, abandoned = abandoned + 1 WHERE grp = ? AND member = ?
 
 -- name: abandon_jobs
-UPDATE eventmill_jobs SET state = 'due', member = NULL, crashed = 1 WHERE state = 'running' AND member = ?
+UPDATE eventmill_jobs SET state = 'due', member = NULL, crashed = crashed + 1
+WHERE queue = ? AND state = 'running' AND member = ?
 
 -- name: members
 SELECT member FROM eventmill_members WHERE grp = ?
@@ -180,41 +197,78 @@ UPDATE eventmill_cursors SET member = NULL, abandoned = 0 WHERE grp = ? AND memb
 
 -- name: release_jobs
 -- An interrupted attempt does not count.
-UPDATE eventmill_jobs SET state = 'due', member = NULL, attempts = attempts - 1
-WHERE state = 'running' AND member = ?
+UPDATE eventmill_jobs SET state = 'due', member = NULL, attempts = max(0, attempts - 1)
+WHERE queue = ? AND state = 'running' AND member = ?
 
 -- name: lane_busy
 SELECT 1 FROM eventmill_jobs WHERE queue = ? AND lane = ? LIMIT 1
 
 -- name: send
 INSERT INTO eventmill_jobs
-    (queue, lane, state, due, attempts, member, token, crashed, recorded_at, topic, partition, position, errors, message)
-VALUES (?, ?, ?, ?, ?, NULL, 0, 0, ?, ?, ?, ?, ?, ?)
+    (queue, lane, state, due, attempts, member, token, crashed, recorded_at, topic, partition, position, errors, message,
+     priority, reference)
+VALUES (?, ?, ?, ?, ?, NULL, 0, 0, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: claimable_crashed
-SELECT id FROM eventmill_jobs WHERE queue = ? AND state = 'due' AND due <= ? AND crashed = 1 ORDER BY due, id LIMIT 1
+SELECT id FROM eventmill_jobs WHERE queue = ? AND state = 'due' AND due <= ? AND crashed > 0 AND crashed >= ?
+ORDER BY due, id LIMIT 1
 
 -- name: claim
 UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + 1
-WHERE id IN (SELECT id FROM eventmill_jobs WHERE queue = ?2 AND state = 'due' AND due <= ?3 ORDER BY due, id LIMIT ?4)
-RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+WHERE id IN (
+    SELECT id FROM eventmill_jobs WHERE queue = ?2 AND state = 'due' AND priority = ?5 AND due <= ?3
+    ORDER BY due, id LIMIT ?4
+)
+RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 
--- name: claim_one
-UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + 1
-WHERE id = ?2
-RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+-- name: claim_some
+UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + ?2
+WHERE id IN (SELECT value FROM json_each(?3))
+RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
+
+-- name: priorities
+-- From level to level in the index, past whatever waits on each.
+WITH RECURSIVE levels (level) AS (
+    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
+    UNION ALL
+    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
+    FROM levels WHERE level IS NOT NULL
+)
+SELECT level FROM levels WHERE level IS NOT NULL
+
+-- name: claimable
+SELECT due, id FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = ?2 AND due <= ?3
+ORDER BY due, id LIMIT ?4
+
+-- name: takeable
+SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state = 'due'
+
+-- name: find_job
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
+FROM eventmill_jobs WHERE reference = ?
 
 -- name: next_due
-SELECT min(due) FROM eventmill_jobs WHERE queue = ? AND state = 'due'
+WITH RECURSIVE levels (level) AS (
+    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
+    UNION ALL
+    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
+    FROM levels WHERE level IS NOT NULL
+)
+SELECT min((SELECT min(due) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = level)) FROM levels
 
 -- name: claimed
-SELECT 1 FROM eventmill_jobs WHERE id = ? AND token = ? AND member = ? AND state = 'running'
+SELECT 1 FROM eventmill_jobs WHERE id = ?1 AND token = ?2 AND (?3 IS NULL OR member = ?3) AND state = 'running'
+
+-- name: claimed_of
+-- Which of some jobs a member has claimed, under which tokens.
+SELECT id, token FROM eventmill_jobs
+WHERE id IN (SELECT value FROM json_each(?2)) AND member = ?1 AND state = 'running'
 
 -- name: finish_job
 DELETE FROM eventmill_jobs WHERE id = ?
 
 -- name: retry_job
-UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, crashed = 0 WHERE id = ?
+UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, attempts = ?, crashed = 0 WHERE id = ?
 
 -- name: bury_job
 -- Without a lane, it holds nothing up.
@@ -235,7 +289,7 @@ SELECT DISTINCT lane FROM eventmill_jobs WHERE queue = ?1 AND lane IN (SELECT va
 SELECT 1 FROM eventmill_jobs WHERE queue = ? LIMIT 1
 
 -- name: jobs
-SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message
+SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 FROM eventmill_jobs
 WHERE id > ?1 AND (?2 IS NULL OR queue = ?2) AND (?3 IS NULL OR state = ?3) ORDER BY id LIMIT ?4
 
@@ -318,6 +372,13 @@ INSERT INTO eventmill_trimmed (position) VALUES (?)
 
 -- name: forget_trimmed
 DELETE FROM eventmill_trimmed WHERE position < ?
+
+-- name: note_horizon
+INSERT INTO eventmill_horizons (topic, position) VALUES (?, ?)
+ON CONFLICT (topic) DO UPDATE SET position = max(position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM eventmill_horizons WHERE topic IN (SELECT value FROM json_each(?))
 
 -- name: trim
 DELETE FROM eventmill_log WHERE topic = ? AND position BETWEEN ? AND ?

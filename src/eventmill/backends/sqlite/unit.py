@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from eventmill.backends.sql.prepared import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
@@ -17,7 +18,7 @@ from eventmill.core.clock import Clock
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import CLOSED, Absence, Append, all_of
 from eventmill.core.tracker import Tracker
@@ -71,6 +72,17 @@ class SqliteUnit:
         self._refusable: Refusable | None = None
         self._marks: list[tuple[Cursor, Tracker, int]] | None = None
 
+    @property
+    def untouched(self) -> bool:
+        return (
+            self._group is None
+            and self._entries is None
+            and self._conditions is None
+            and self._jobs is None
+            and self._refusable is None
+            and self._entering is None
+        )
+
     def append(self, messages: Sequence[Message]) -> None:
         self._refuse_if_ended()
         self._entries = [*(self._entries or ()), *messages]
@@ -123,6 +135,31 @@ class SqliteUnit:
             if staged == key:
                 version, data = (ABSENT, None) if value is None else (version + 1, value)
         return None if data is None else Document(key, version, data)
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        connection = await self.enter()
+        rows = connection.execute(self._sql["cursors"], (group,)).fetchall()
+        found = {Partition(topic, number): position for topic, number, position, *_ in rows}
+        # Units of the same commit have moved on without having written it yet.
+        for tracker, (name, topic, number) in self._group.marks.items() if self._group is not None else ():
+            if name == group:
+                found[Partition(topic, number)] = tracker.cursor()[0]
+        return found
+
+    async def hurry(self, seconds: float) -> None:
+        await self.enter()  # whoever has the write lock waits for nobody
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        connection = await self.enter()
+        # In the order of the table, so that each of its pages is looked at once.
+        rows = connection.execute(self._sql["some_documents"], (json.dumps(sorted(keys)),)).fetchall()
+        found = {key: Document(key, version, data) for key, version, data in rows}
+        for staged, value, _ in self._refusable.documents if self._refusable else ():
+            if staged in keys:
+                before = found.pop(staged, None)
+                if value is not None:
+                    found[staged] = Document(staged, before.version + 1 if before else 1, value)
+        return found
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         journal = self._journal or self._enter_at_once() or await self._enter()
@@ -215,7 +252,7 @@ class SqliteUnit:
         if group is None:
             if self._claim is None and self._refusable is None and self._marks is None:
                 return self._stage()
-            if self._refusable is not None:
+            if self._refusable is not None and self._refusable.ends(self._claim) is None:
                 await self._enter()
             else:
                 self._stand(self._writer.try_acquire() or await self._wait_for_turn())
@@ -231,8 +268,9 @@ class SqliteUnit:
             entries = self._entries or ()
             prepared = prepare(all_of(entries)) if entries else []
             moved = group.additions.admit(entries, self._conditions or ()) if self._to_check else None
+            ended = self._refusable.ends(self._claim) if self._refusable is not None else None
             if self._journal is not None:
-                if self._refusable is not None:
+                if self._refusable is not None and ended is None:
                     self._apply(self._refusable, self._journal)
                 self._journal.end()
                 self._journal = None
@@ -251,6 +289,8 @@ class SqliteUnit:
             group.additions.messages += prepared
         if self._jobs:
             group.jobs += self._jobs
+        if ended is not None:
+            group.done.append((ended.id,))
         if marks is not None and self._fence is not None:
             name = self._fence.group
             for cursor, tracker, position in marks:
@@ -261,9 +301,10 @@ class SqliteUnit:
 
     def _apply(self, refusable: Refusable, journal: Journal) -> None:
         now = int(self._clock.now() * 1000)
+        member = None if self._fence is None else self._fence.member
 
         def step() -> None:
-            refusable.apply(self._writer.connection, self._sql, now)
+            refusable.apply(self._writer.connection, self._sql, now, self._claim, member)
 
         if any(key.startswith(CLOSED) for key, _, _ in refusable.documents):
             self._writer.appender.doubt()

@@ -295,6 +295,8 @@ class Writer:
         for entry in staged:
             entry.write(additions)
         positions = appender.append(additions.messages, additions.repeatable)
+        if group.done:
+            self.connection.executemany(self._sql["finish_job"], group.done)
         appender.send(group.jobs)
         for entry in staged:
             if entry.refusal is None:

@@ -1,12 +1,14 @@
-"""What every Store must do. The cases are in `units`, `groups`, `jobs` and `trimming`."""
+"""What every Store must do. The cases are in `units`, `groups`, `jobs`, `claiming`, `trimming` and `looking`."""
 
 from __future__ import annotations
 
+from eventmill.testing.conformance.claiming import ClaimingCases
 from eventmill.testing.conformance.groups import GroupCases
 from eventmill.testing.conformance.jobs import JobCases
+from eventmill.testing.conformance.looking import LookCases
 from eventmill.testing.conformance.trimming import TrimCases
 from eventmill.testing.conformance.units import UnitCases
 
 
-class StoreConformance(UnitCases, GroupCases, JobCases, TrimCases):
-    """Units of work, groups, jobs and trimming. Bind it to a backend that is Log and Store in one."""
+class StoreConformance(UnitCases, GroupCases, JobCases, ClaimingCases, TrimCases, LookCases):
+    """Units of work, groups, jobs, trimming, and looks at all of them. Bind it to a backend that is Log and Store in one."""

@@ -1,0 +1,1 @@
+"""Asynchronous tasks: jobs of the store, run by workers, planned by schedules."""

@@ -1,0 +1,21 @@
+"""How a queue is worked on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eventmill.core.errors import ConfigurationError
+from eventmill.core.names import check_name
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue of tasks. concurrency: how many of them run at a time in each process."""
+
+    name: str
+    concurrency: int = 16
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "queue")
+        if self.concurrency < 1:
+            raise ConfigurationError(f"queue {self.name}: concurrency={self.concurrency}; give 1 or more")

@@ -1,0 +1,136 @@
+"""A function that workers run."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import msgspec
+
+from eventmill.core.errors import ConfigurationError
+from eventmill.core.outcome import DeadLetter, Retry, Snooze
+from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.tasks.arguments import Arguments
+from eventmill.patterns.tasks.call import Call, CallSpec, Desk, check_priority
+from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.unique import Unique
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PREFIX = "task."
+"""What the type of a task's message begins with."""
+
+
+class Task(Generic[P, R]):
+    """A function with a name, a queue and a policy. Calling it just calls it; `job` makes a call for a worker."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        desk: Desk,
+        *,
+        name: str,
+        queue: str,
+        store_queue: str,
+        retry: RetryPolicy,
+        timeout: float | None = None,
+        priority: int = 0,
+        unique: Unique | None = None,
+        keep: float | None = None,
+        topic: str | None = None,
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.queue = queue
+        self.retry = retry
+        self.timeout = timeout
+        self.priority = check_priority(priority, f"task {name}")
+        self.unique = unique
+        self.keep = keep
+        self.topic = topic
+        self.sync = not inspect.iscoroutinefunction(function)
+        self.arguments = Arguments(function, name)
+        self.type = f"{PREFIX}{name}"
+        self.isolated = self.sync and timeout is not None
+        if self.isolated:
+            self._check_isolated()
+        if unique is not None:
+            unique.check(name, self.arguments.names)
+        self._desk = desk
+        self._store_queue = store_queue
+        self.__doc__ = function.__doc__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__qualname__ = getattr(function, "__qualname__", name)
+        self.__module__ = function.__module__
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} on queue {self.queue}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def job(self, *args: Any, **kwargs: Any) -> Call:
+        """A call for a worker, to be handed to `tx.send` or `app.send`; parameters that the worker gives are left out.
+
+        Raises EncodeError where an argument is missing, unknown, or does not fit its annotation.
+        """
+        data = self.arguments.encode(args, kwargs)
+        key = None
+        if self.unique is not None:
+            key = self.unique.key(self.name, self.arguments.names, self.arguments.decode(data))
+        spec = CallSpec(self.type, self._store_queue, msgspec.Raw(data), self.priority, self.topic, key)
+        return Call(self._desk, spec, self.unique)
+
+    def refusal(self, result: object) -> Retry | DeadLetter | Snooze | None:
+        """What the function's return value asks for; None where it is a result."""
+        if isinstance(result, Retry | DeadLetter | Snooze):
+            return result
+        if isinstance(result, Awaitable):
+            raise TypeError(f"task {self.name} returned something to await; make it `async def`, or await it inside")
+        return None
+
+    def bound(self, data: bytes, given: Callable[[str], object]) -> Callable[[], Any]:
+        """The call to make. given: what a parameter of a wanted kind gets. Raises DecodeError."""
+        arguments = self.arguments
+        function: Callable[..., Any] = self.function
+        if arguments.none:
+            return function
+        decoded = arguments.decode(data)
+        values = [given(want) if want[0] == "@" else getattr(decoded, want) for want in arguments.wants]
+        if not arguments.keywords:
+            return partial(function, *values)
+        last = len(values) - len(arguments.keywords)
+        named = dict(zip(arguments.keywords, values[last:], strict=True))
+        return partial(function, *values[:last], **named)
+
+    # In a process that can be killed
+
+    def _check_isolated(self) -> None:
+        where = f"task {self.name} is a `def` with a timeout, so it runs in a process that can be killed"
+        if "<locals>" in self.function.__qualname__:
+            raise ConfigurationError(
+                f"{where}, which has to import it: define it at module level, or make it `async def`"
+            )
+        for want in ("@transaction", "@sync", "@message"):
+            if want in self.arguments.wants:
+                raise ConfigurationError(
+                    f"{where}, where the transaction is not: leave the parameter out, and write in a task that follows, "
+                    "or make it `async def`"
+                )
+
+    @property
+    def place(self) -> dict[str, str | None]:
+        """Where another process finds it."""
+        module = sys.modules.get(self.function.__module__)
+        file = getattr(module, "__file__", None) if self.function.__module__ == "__main__" else None
+        return {"module": self.function.__module__, "name": self.function.__qualname__, "file": file}
+
+    def run_isolated(self, data: bytes, about: dict[str, Any], tell: Callable[[float, float | None, str], None]) -> Any:
+        """Called in that process. about: what the context says."""
+        context = TaskContext(**about, _tell=tell)
+        return self.bound(data, lambda _: context)()

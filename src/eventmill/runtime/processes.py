@@ -1,0 +1,118 @@
+"""Processes for work that may have to be stopped by killing it."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from eventmill.core.outcome import DeadLetter, Retry, Snooze
+from eventmill.runtime.child import LENGTH, Reply, Request, decode_reply, encode
+
+Tell = Callable[[float, float | None, str], None]
+
+
+class ProcessDiedError(Exception):
+    """The process ended while it worked, by itself or killed by somebody else."""
+
+
+class Processes:
+    """As many processes as are needed at a time; each takes one call after another, and none is left behind.
+
+    A call that is cancelled, as by a timeout, has its process killed, whatever it does: another one is started for the next.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[asyncio.subprocess.Process] = []
+        self._all: set[asyncio.subprocess.Process] = set()
+
+    async def call(self, place: dict[str, str | None], data: bytes, about: dict[str, Any], tell: Tell | None) -> object:
+        """What the call returns, an outcome or a result as JSON has it; raises what it has raised."""
+        process = self._free.pop() if self._free else await self._start()
+        clean = False
+        try:
+            assert process.stdin is not None
+            body = encode(Request(place, [folder for folder in sys.path if folder], msgspec.Raw(data), about))
+            process.stdin.write(LENGTH.pack(len(body)) + body)
+            while True:
+                reply = await self._hear(process)
+                if reply.kind != "progress":
+                    break
+                if tell is not None:
+                    done, total = reply.value
+                    tell(done, total, reply.text)
+            clean = True
+        finally:
+            if clean:
+                self._free.append(process)
+            else:
+                await self._kill(process)
+        return _outcome(reply)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "eventmill.runtime.child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)},
+            # Ctrl-C is for the parent, which decides what is finished.
+            start_new_session=True,
+        )
+        self._all.add(process)
+        return process
+
+    async def _hear(self, process: asyncio.subprocess.Process) -> Reply:
+        assert process.stdout is not None
+        try:
+            (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+            return decode_reply(await process.stdout.readexactly(size))
+        except asyncio.IncompleteReadError:
+            code = await process.wait()
+            raise ProcessDiedError(f"the process running it ended with code {code}") from None
+
+    async def _kill(self, process: asyncio.subprocess.Process) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        self._all.discard(process)
+        await process.wait()
+
+    async def close(self) -> None:
+        """End all of them."""
+        self._free.clear()
+        for process in list(self._all):
+            await self._kill(process)
+
+
+def _outcome(reply: Reply) -> object:
+    if reply.kind == "retry":
+        return Retry(reply.value)
+    if reply.kind == "snooze":
+        return Snooze(reply.value)
+    if reply.kind == "dead":
+        return DeadLetter(reply.text)
+    if reply.kind == "error":
+        raise _error(reply)
+    return reply.value
+
+
+def _error(reply: Reply) -> BaseException:
+    """The exception as one of its own class, which retry policies go by; of another where that is not known here."""
+    module, name = reply.value
+    kind: Any = None
+    with contextlib.suppress(Exception):
+        kind = getattr(builtins if module == "builtins" else importlib.import_module(module), name)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        kind, reply.text = RuntimeError, f"{name}: {reply.text}"
+    error: Exception = kind.__new__(kind, reply.text)
+    error.args = (reply.text,)
+    error.add_note(reply.trace)
+    return error
