@@ -37,10 +37,10 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "two": two_workers,
     "latency": latency,
     "memory": memory,
-    "aggregates": aggregates,
     "saga": saga,
     "projection": projection,
     "aggregation": aggregation,
+    "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,

@@ -124,7 +124,7 @@ class App(EventSourcing):
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
         self._incarnation: str | None = None
-        self._records = False
+        self._recording = False
         self._members = count(1)
         surroundings = Surroundings(
             name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes
@@ -201,10 +201,10 @@ class App(EventSourcing):
         """
         if self.broker is not self.store:
             self._replace(recorder(self.name, wanted, self.registry))
-            self._records = True
+            self._recording = True
 
     def _projected_log(self) -> Log:
-        return self.store if self._records else cast(Log, self.broker)
+        return self.store if self._recording else cast(Log, self.broker)
 
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
@@ -316,7 +316,7 @@ class App(EventSourcing):
             await unit.discard()
             raise
         else:
-            durable = await _concluded(transaction)
+            durable = await transaction.finish()
         finally:
             transaction.close()
             current.reset(token)
@@ -384,13 +384,3 @@ class App(EventSourcing):
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
         return sum(each.handled for each in self._subscriptions if not isinstance(each, Capturing))
-
-
-async def _concluded(transaction: Transaction) -> Awaitable[object]:
-    """End a transaction well, or undo it."""
-    try:
-        await transaction.conclude()
-    except BaseException:
-        await transaction.unit.discard()
-        raise
-    return await transaction.unit.finish()

@@ -25,9 +25,9 @@ COMMANDS = {
     "dead": "List dead letters, show one, replay or skip them.",
     "sagas": "List sagas, show the history of one, and help on what needs attention.",
     "outbox": "Show what a service has yet to publish to its broker.",
+    "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "history": "Print everything that happened to one entity.",
     "check": "Decode all that is stored, and name what this code cannot read.",
-    "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }
 

@@ -200,6 +200,10 @@ class Store(Streams, Protocol):
         """
         ...
 
+    async def document(self, key: str) -> Document | None:
+        """The document as it was last committed: a look that takes no lock, and waits for nobody."""
+        ...
+
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
         """One unit of work for the runtime: it commits only while the claim it stands on is still held."""
         ...
@@ -262,10 +266,6 @@ class Store(Streams, Protocol):
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         """How far a group has come; empty for one that never ran. A cheap question, asked often."""
-        ...
-
-    async def document(self, key: str) -> Document | None:
-        """The document as it was last committed: a look that waits for nobody."""
         ...
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:

@@ -79,6 +79,42 @@ class Envelopes:
         tags = () if kind.tags_of is None else kind.tags_of(event)
         return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event), tags)
 
+    def written(self, name: str, topic: str, data: bytes, extensions: dict[str, str] | None = None) -> Message:
+        """The message of data that is JSON already, of a type that is not registered. Raises MessageTooLargeError."""
+        message = self._message(name, topic, 1, None, data)
+        return message if not extensions else msgspec.structs.replace(message, extensions=extensions)
+
+    def derived(
+        self, event: object, *, id_: str, correlationid: str, causationid: str, extensions: dict[str, str]
+    ) -> Message:
+        """The message of an event that follows from others, and whose identity follows from theirs.
+
+        Raises as the call itself.
+        """
+        kind = self._types.get(type(event))
+        if kind is None:
+            return msgspec.structs.replace(
+                self(event), id=id_, correlationid=correlationid, causationid=causationid, extensions=extensions
+            )
+        if kind.personal is not None:
+            self._admit(kind, False)
+        data = kind.encode(event)
+        if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
+            self._limits.check(data, kind.name)
+        return Message(
+            id=id_,
+            source=self._source,
+            type=kind.name,
+            topic=kind.topic,
+            time=round(self._now() * 1_000_000),
+            data=data,
+            key=kind.key_of(event),
+            version=kind.version,
+            correlationid=correlationid,
+            causationid=causationid,
+            extensions=extensions,
+        )
+
     def in_stream(
         self,
         event: object,
@@ -120,42 +156,6 @@ class Envelopes:
         correlation = identity if begins else message.correlationid
         return msgspec.structs.replace(message, key=stream.key, id=identity, correlationid=correlation)
 
-    def written(self, name: str, topic: str, data: bytes, extensions: dict[str, str] | None = None) -> Message:
-        """The message of data that is JSON already, of a type that is not registered. Raises MessageTooLargeError."""
-        message = self._message(name, topic, 1, None, data)
-        return message if not extensions else msgspec.structs.replace(message, extensions=extensions)
-
-    def derived(
-        self, event: object, *, id_: str, correlationid: str, causationid: str, extensions: dict[str, str]
-    ) -> Message:
-        """The message of an event that follows from others, and whose identity follows from theirs.
-
-        Raises as the call itself.
-        """
-        kind = self._types.get(type(event))
-        if kind is None:
-            return msgspec.structs.replace(
-                self(event), id=id_, correlationid=correlationid, causationid=causationid, extensions=extensions
-            )
-        if kind.personal is not None:
-            self._admit(kind, False)
-        data = kind.encode(event)
-        if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
-            self._limits.check(data, kind.name)
-        return Message(
-            id=id_,
-            source=self._source,
-            type=kind.name,
-            topic=kind.topic,
-            time=round(self._now() * 1_000_000),
-            data=data,
-            key=kind.key_of(event),
-            version=kind.version,
-            correlationid=correlationid,
-            causationid=causationid,
-            extensions=extensions,
-        )
-
     def _named(self, event: Named, unsealed: bool) -> Message:
         kind = self._registry.named(event.name)
         if kind is not None and kind.personal is not None:
@@ -180,6 +180,11 @@ class Envelopes:
             key = kind.key_of(fitting)
         tags = () if kind.tags_of is None else kind.tags_of(fitting)
         return self._message(kind.name, kind.topic, kind.version, key, data, tags)
+
+    @property
+    def seals(self) -> bool:
+        """Whether any type here has personal fields."""
+        return bool(self._registry.personal)
 
     def personal(self, messages: Iterable[Message]) -> bool:
         """Whether any of the messages has personal fields, and is to be sealed."""

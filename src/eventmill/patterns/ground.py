@@ -57,7 +57,6 @@ class Ground:
             await unit.discard()
             raise
         else:
-            await transaction.conclude()
             durable = await unit.finish()
         finally:
             transaction.close()

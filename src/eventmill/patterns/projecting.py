@@ -11,12 +11,13 @@ from eventmill.core.errors import ConfigurationError, LeaseLostError
 from eventmill.core.message import Message, Partition
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Append
 from eventmill.patterns.generations import Ledger
 from eventmill.patterns.projection import Branch, Projection
 from eventmill.patterns.tables import Tables
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
-from eventmill.runtime.opening import readable
+from eventmill.runtime.opening import make_readable
 from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
@@ -59,9 +60,11 @@ class ProjectionTransaction(Transaction):
 
     def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
         raise ConfigurationError(
-            "a projection appends no events with personal fields, and sends no task that has to be unique: "
-            "publish an event that a handler does it for"
+            "a projection sends no task that has to be unique: publish an event that a handler sends it for"
         )
+
+    def stage(self, append: Append) -> None:
+        raise ConfigurationError("a projection appends to no stream: a rebuild would append again")
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         raise ConfigurationError(
@@ -74,7 +77,6 @@ class ProjectionHandler:
 
     plain = False
     staged = False
-    decodes = False  # it opens what it is handed itself, also when it is rebuilt
     event_class: object = None
 
     def __init__(self, projection: Projection, tables: Tables, ledger: Ledger | None, gone: Gone | None = None) -> None:
@@ -100,7 +102,8 @@ class ProjectionHandler:
         stages: Stages | None = None,
     ) -> object:
         """Raises whatever a method raises, and LeaseLostError where the generation's tables are not there any more."""
-        deliveries = await readable(deliveries, transaction.envelopes)
+        if transaction.envelopes.seals:
+            await make_readable(deliveries, transaction.envelopes)  # nobody else does where it is rebuilt
         own = ProjectionTransaction(transaction, self._tables)
         token = current.set(own)
         try:

@@ -42,8 +42,6 @@ class Handling(Protocol):
     """Whether `call_plain` will do, for a single delivery."""
     event_class: object
     """The annotation of the event parameter; None where there is none, or more than one."""
-    decodes: bool
-    """Whether it is shown events, with their personal fields readable; otherwise messages as they are stored."""
     staged: bool
     """Whether it commits more than once, by the stages it is handed."""
 
@@ -80,8 +78,6 @@ class Handler:
         self.batch = batch
         self._by_name = registry.by_name
         self.wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
-        self.decodes = "event" in self.wants
-        """Whether it is given the event; otherwise it handles messages as they are stored."""
         self.staged = "stages" in self.wants
         """Whether it commits more than once."""
         self._and_transaction = self.wants == ["event", "transaction"]
@@ -103,13 +99,17 @@ class Handler:
         stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
-        messages = [delivery.message for delivery in deliveries]
         arguments: list[object] = []
         for want in self.wants:
             if want == "event":
-                arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
+                events = [
+                    self._decode(delivery.readable) for delivery in (deliveries if self.batch else deliveries[:1])
+                ]
+                arguments.append(events if self.batch else events[0])
             elif want == "message":
-                arguments.append(list(messages) if self.batch else messages[0])
+                # As they are stored: what is passed on, as by the relay, must not be opened on the way.
+                messages = [delivery.message for delivery in deliveries]
+                arguments.append(messages if self.batch else messages[0])
             elif want == "transaction":
                 arguments.append(transaction)
             elif want == "stages":

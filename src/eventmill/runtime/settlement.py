@@ -31,7 +31,7 @@ from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
-from eventmill.runtime.opening import readable
+from eventmill.runtime.opening import make_readable
 from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
@@ -83,7 +83,8 @@ class Settlement:
         if first.job is not None and first.job.crashed and first.attempt > consumer.retry.attempts:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
-        shown = await readable(deliveries, self._envelopes) if consumer.handler.decodes else deliveries
+        if self._envelopes.seals:
+            await make_readable(deliveries, self._envelopes)
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
         stages = None
@@ -96,11 +97,11 @@ class Settlement:
         try:
             try:
                 if self._plain:
-                    result = await self._consumer.handler.call_plain(shown[0].message, transaction)
+                    result = await self._consumer.handler.call_plain(first.readable, transaction)
                     if result is not None:
                         outcome = consumer.handler.refusal(result)
                 else:
-                    outcome = await self._call(shown, transaction, stages)
+                    outcome = await self._call(deliveries, transaction, stages)
             finally:
                 if stages is not None:
                     transaction = stages.transaction
@@ -109,21 +110,20 @@ class Settlement:
                 current.reset(transaction_token)
                 transaction.close()
             if outcome is None or isinstance(outcome, Released):
-                if transaction.deferred:
-                    await transaction.conclude()
+                if transaction.pending:
+                    await transaction.complete()
                 point("handler.done")
                 for delivery in deliveries:
                     why = None if outcome is None else outcome.reasons.get(delivery.message.identity)
                     if why is not None:
-                        self._release(unit, delivery, why)
+                        await self._release(unit, delivery, why)
                         continue
                     _mark(unit, delivery)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                end = await unit.finish()
-                durable = end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
+                durable = _future(await transaction.finish())
                 settled(deliveries, durable)
                 if transaction.finished is not None:
                     transaction.finished(durable)
@@ -250,12 +250,12 @@ class Settlement:
         """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
         log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
-        self._release(unit, delivery, reason)
+        await self._release(unit, delivery, reason)
         return self._finished(delivery, await unit.finish(), settled)
 
-    def _release(self, unit: Unit, delivery: Delivery, reason: str) -> None:
+    async def _release(self, unit: Unit, delivery: Delivery, reason: str) -> None:
         """Stage it as a dead letter that is in no lane."""
-        failure = JobError(at=self._now(), attempt=delivery.attempt, error=reason[:2000], trace="")
+        failure = await self._failure(delivery, None, reason)
         if delivery.job is not None:
             unit.settle(msgspec.structs.replace(_with(delivery.job, failure), lane=None), dead=True)
         else:
@@ -346,6 +346,10 @@ class Settlement:
             for form in (value, repr(value)[1:-1]):
                 texts = tuple(text.replace(form, PERSONAL) if form else text for text in texts)
         return list(texts)
+
+
+def _future(end: Awaitable[object]) -> Durable:
+    return end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
 
 
 def _mark(unit: Unit, delivery: Delivery) -> None:

@@ -45,10 +45,10 @@ class Transaction:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
-        self._staged: list[Message] = []
-        self._unsealed: list[Sequence[Message] | Append] | None = None
         self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
         self.finished: Callable[[asyncio.Future[object]], None] | None = None
+        self._staged: list[Message] = []
+        self._unsealed: list[Sequence[Message] | Append] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -97,21 +97,39 @@ class Transaction:
             self._unit.append_to(append)
 
     def _wait(self, entry: Sequence[Message] | Append) -> None:
-        """Keep what is to be sealed until `conclude`, which can wait for keys; what follows waits with it, for the order's sake."""
+        """Keep what is to be sealed until `finish`, which can wait for keys; what comes after it waits, too, for the order's sake."""
         if self._unsealed is None:
             self._unsealed = []
-            self.defer(self._seal)
         self._unsealed.append(entry)
 
-    async def _seal(self, unit: Unit) -> None:
+    @property
+    def pending(self) -> bool:
+        """Whether `complete` has something to do."""
+        return bool(self._deferred) or self._unsealed is not None
+
+    async def complete(self) -> None:
+        """Do what was deferred, then seal what is personal, which may have to wait for keys: the unit has it all after that."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
         waiting, self._unsealed = self._unsealed, None
         sealer = self._envelopes.sealer
-        assert sealer is not None  # personal events were admitted because of it
-        for entry in waiting or ():
-            if isinstance(entry, Append):
-                unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, unit)))
-            else:
-                unit.append(await sealer.seal(entry, unit))
+        if waiting and sealer is not None:
+            for entry in waiting:
+                if isinstance(entry, Append):
+                    self._unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, self._unit)))
+                else:
+                    self._unit.append(await sealer.seal(entry, self._unit))
+
+    async def finish(self) -> Awaitable[object]:
+        """Complete the unit, then end it well; see `Unit.finish`. For the runtime, in place of that."""
+        if self.pending:
+            try:
+                await self.complete()
+            except BaseException:
+                await self._unit.discard()
+                raise
+        return await self._unit.finish()
 
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.
@@ -133,12 +151,6 @@ class Transaction:
         """Have something done in the unit when everything else was, right before the commit."""
         self._deferred = [*self._deferred, work]
 
-    async def conclude(self) -> None:
-        """Do what was deferred; whoever ends the unit well calls this before."""
-        deferred, self._deferred = self._deferred, ()
-        for work in deferred:
-            await work(self._unit)
-
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
@@ -154,13 +166,13 @@ class Transaction:
         """
         self._unit.put(key, data, expected=expected)
 
-    def staged(self, stream: Stream) -> Sequence[Message]:
-        """What this transaction itself has for a stream so far."""
-        return [each for each in self._staged if each.key == stream.key and each.topic == stream.topic]
-
     def when_finished(self, call: Callable[[asyncio.Future[object]], None]) -> None:
         """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
         self.finished = call
+
+    def staged(self, stream: Stream) -> Sequence[Message]:
+        """What this transaction itself has for a stream so far."""
+        return [each for each in self._staged if each.key == stream.key and each.topic == stream.topic]
 
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
@@ -170,11 +182,6 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
-
-    @property
-    def deferred(self) -> bool:
-        """Whether `conclude` has something to do."""
-        return bool(self._deferred)
 
     @property
     def envelopes(self) -> Envelopes:
@@ -218,6 +225,10 @@ class SyncTransaction:
         """Publish when, and only when, this transaction commits."""
         self._transaction.publish(*events)
 
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
+        return self._transaction.send(call, after=after, at=at)
+
     def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
         """Append events to a stream when, and only when, this transaction commits; see `Transaction.append`."""
         return self._transaction.append(stream, *events, expected=expected, ids=ids)
@@ -225,10 +236,6 @@ class SyncTransaction:
     def require(self, *queries: Query, after: int) -> None:
         """Commit only if no event that one of the queries matches stands beyond a position."""
         self._transaction.require(*queries, after=after)
-
-    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
-        """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
-        return self._transaction.send(call, after=after, at=at)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

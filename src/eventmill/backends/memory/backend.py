@@ -169,6 +169,9 @@ class MemoryBackend(LogSubscriber):
     async def scrub(self) -> None:
         """Nothing of what was deleted is left."""
 
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
+
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> MemoryUnit:
         return MemoryUnit(self._state, self._clock, claim, fence)
 
@@ -208,9 +211,6 @@ class MemoryBackend(LogSubscriber):
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         return self._state.groups.cursors(group)
-
-    async def document(self, key: str) -> Document | None:
-        return self._state.documents.seen(key, ())
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         async with self.transaction() as transaction:

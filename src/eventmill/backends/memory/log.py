@@ -170,8 +170,8 @@ class MemoryLog:
                 at, group = min(behind)
                 return Trimmed(removed, group, at)
             self._records[record.partition].pop(0)
-            self.streams.trim(record)
             self.horizons[topic] = record.position
+            self.streams.trim(record)
             if not self._records[record.partition]:
                 del self.ends[record.partition]
             size -= len(record.message.data)

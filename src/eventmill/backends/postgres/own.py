@@ -173,8 +173,8 @@ class OwnUnit(Staging):
         # Those that close streams come last: they are no obstacle to what is appended with them.
         await self._put([each for each in documents if each[0].startswith(CLOSED)])
         await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
-        staged.appends.committed()
         self._writer.committed(bool(messages))
+        staged.appends.committed()
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from eventmill.backends.sqlite.checkpoint import truncate
-from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.backends.sqlite.connection import connect, translate, translated
 from eventmill.backends.sqlite.open_file import STATEMENTS, OpenFile, acquire, release
 from eventmill.backends.sqlite.unit import SqliteUnit
 from eventmill.backends.sqlite.writer import Writer
 from eventmill.core.capabilities import Transaction
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock, SystemClock
+from eventmill.core.document import Document
 from eventmill.core.errors import BackendError, BackendUnavailableError
 from eventmill.core.job import Job
 
@@ -112,6 +113,11 @@ class Database:
             f"{self.path}: a reader or another checkpoint keeps the write-ahead log, which holds pages as they were "
             "before: do this again when it has ended"
         )
+
+    @translated
+    async def document(self, key: str) -> Document | None:
+        row = self.reader.execute(STATEMENTS["document"], (key,)).fetchone()
+        return None if row is None else Document(key, *row)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
