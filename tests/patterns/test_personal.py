@@ -369,6 +369,38 @@ class TestPostgres(Personals):
         return repr([rows, data, jobs]).encode()
 
 
+def test_another_service_never_has_the_key(tmp_path: Path) -> None:
+    """The relay sends what is stored; who has no key reads the redacted value. A handler of messages sees them sealed."""
+    broker = f"sqlite:///{tmp_path / 'broker.db'}"
+    read: list[object] = []
+
+    async def whole() -> None:
+        inn = App(f"sqlite:///{tmp_path / 'inn.db'}", broker=broker, name="inn")
+        police = App(f"sqlite:///{tmp_path / 'police.db'}", broker=broker, name="police")
+
+        @police.on(GuestSeen)
+        async def register(event: GuestSeen) -> None:
+            read.append(event.email)
+
+        @police.on(GuestSeen, group="police.copies")
+        async def copy(message: Message) -> None:
+            read.append(b"[sealed:" in message.data)
+
+        async with inn, police:
+            running = [asyncio.create_task(app.run()) for app in (inn, police)]
+            await inn.publish(GuestSeen("g1", SECRET))
+            async with asyncio.timeout(30):
+                while len(read) < 2:
+                    await asyncio.sleep(0.02)
+            for app in (inn, police):
+                app.stop()
+            await asyncio.gather(*running)
+
+    asyncio.run(whole())
+    assert sorted(map(str, read)) == ["True", "[forgotten]"]
+    assert not [path for path in tmp_path.iterdir() if SECRET.encode() in path.read_bytes()]
+
+
 def refused(match: str) -> Any:
     return pytest.raises(ConfigurationError, match=match)
 

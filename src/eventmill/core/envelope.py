@@ -96,6 +96,8 @@ class Envelopes:
             return msgspec.structs.replace(
                 self(event), id=id_, correlationid=correlationid, causationid=causationid, extensions=extensions
             )
+        if kind.personal is not None:
+            self._admit(kind, False)
         data = kind.encode(event)
         if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
             self._limits.check(data, kind.name)

@@ -55,6 +55,14 @@ class EventType:
         """The names of its fields."""
         return self._codec.fields
 
+    def refuse_personal(self, what: str) -> None:
+        """Refuse a type with personal fields where what was read of it would be kept elsewhere."""
+        if self.personal is not None:
+            raise ConfigurationError(
+                f"{what}: {self.name} has personal fields, and what is kept of it there would outlive their subject's key: "
+                "leave it out, or give it an event that holds only ids"
+            )
+
     def key_of(self, event: Any) -> str | None:
         """The event's key, or None for a type without one.
 

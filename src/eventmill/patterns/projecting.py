@@ -19,6 +19,7 @@ from eventmill.patterns.projection import Branch, Projection
 from eventmill.patterns.tables import Tables
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
+from eventmill.runtime.opening import make_readable
 from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Sendable, Transaction, current
 
@@ -55,7 +56,7 @@ class ProjectionTransaction(Transaction):
     __slots__ = ("_delivery", "_resolve", "effects")
 
     def __init__(self, transaction: Transaction, tables: Tables) -> None:
-        super().__init__(transaction.unit, transaction._envelopes)
+        super().__init__(transaction.unit, transaction.envelopes)
         self._resolve = resolve = tables.resolve
         execute = transaction.unit.execute
         self.execute: Callable[..., Awaitable[Rows]] = lambda sql, parameters=(): execute(resolve(sql), parameters)
@@ -103,13 +104,15 @@ class ProjectionTransaction(Transaction):
     def require(self, *queries: Query, after: int) -> None:
         raise ConfigurationError("a projection decides nothing: put conditions in a handler (@app.on), which runs once")
 
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        raise ConfigurationError(
+            "a projection sends no task that has to be unique: publish an event that a handler sends it for"
+        )
+
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         raise ConfigurationError(
             "a projection keeps what it knows in its tables: a document would not be rebuilt beside the live one"
         )
-
-    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
-        raise ConfigurationError("a projection's methods have the transaction to themselves: do it at once")
 
 
 class ProjectionHandler:
@@ -142,6 +145,8 @@ class ProjectionHandler:
         stages: Stages | None = None,
     ) -> object:
         """Raises whatever a method raises, and LeaseLostError where the generation's tables are not there any more."""
+        if transaction.envelopes.seals:
+            await make_readable(deliveries, transaction.envelopes)  # nobody else does where it is rebuilt
         own = ProjectionTransaction(transaction, self._tables)
         token = current.set(own)
         try:

@@ -99,13 +99,17 @@ class Handler:
         stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
-        messages = [delivery.readable for delivery in deliveries]
         arguments: list[object] = []
         for want in self.wants:
             if want == "event":
-                arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
+                events = [
+                    self._decode(delivery.readable) for delivery in (deliveries if self.batch else deliveries[:1])
+                ]
+                arguments.append(events if self.batch else events[0])
             elif want == "message":
-                arguments.append(list(messages) if self.batch else messages[0])
+                # As they are stored: what is passed on, as by the relay, must not be opened on the way.
+                messages = [delivery.message for delivery in deliveries]
+                arguments.append(messages if self.batch else messages[0])
             elif want == "transaction":
                 arguments.append(transaction)
             elif want == "stages":

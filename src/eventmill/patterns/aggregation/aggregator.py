@@ -76,6 +76,8 @@ class Aggregator:
         self.rules = rules
         self._where = where
         self._key = key
+        for kind in kinds:
+            kind.refuse_personal(f"aggregator {name!r}")
         self._kinds = {kind.name: kind for kind in kinds}
         self._build = build
         self._incomplete = incomplete

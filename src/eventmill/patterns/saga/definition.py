@@ -47,6 +47,7 @@ class Saga:
         self.shape = Shape()
         self.steps: dict[str, Step] = {}
         self.starts_on = registry.type_for(starts_on)
+        self.starts_on.refuse_personal(f"saga {name!r}")
         self.deadline = deadline
         self.migrate = migrate
         self.answers: dict[str, EventType] = {}
@@ -141,6 +142,8 @@ class Saga:
                 on_locked=on_locked,
                 lock_timeout=lock_timeout,
             )
+            for each in (*done, *failing):
+                each.refuse_personal(f"saga {self.name!r}")
             self.answers.update({each.name: each for each in (*done, *failing)})
             for each in (*done, *failing):
                 self.key_of(each, None)

@@ -77,7 +77,7 @@ class Loading(StreamCalls):
 
     async def _whole(self, stream: Stream) -> Sequence[Recorded]:
         """All events from the first on. Raises StreamIncompleteError."""
-        records = await self._records(stream, 0, None)
+        records = await self._recorded(stream, 0, None)
         check_whole(stream, records, 0)
         if not records and (version := await self.store.version(stream)):
             raise _incomplete(stream, 0, version + 1)

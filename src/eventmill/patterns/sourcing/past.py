@@ -72,7 +72,7 @@ class Past(Commands):
             await self.open()
         stream = entity.stream(id_)
         folded = await self._prefix(entity, id_, from_version)
-        records = await self._records(stream, from_version, to_version)
+        records = await self._recorded(stream, from_version, to_version)
         check_whole(stream, records, from_version)
         records = await self._legible(records)
         if len(records) < to_version - from_version:

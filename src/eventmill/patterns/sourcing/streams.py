@@ -100,11 +100,11 @@ class StreamCalls(Host):
         """
         if not self._opened:
             await self.open()
-        records = await self._records(stream_of(stream), after, upto, limit=limit, backward=backward)
+        records = await self._recorded(stream_of(stream), after, upto, limit=limit, backward=backward)
         records = await self._legible(records)
         return [fact(record, self.registry) for record in records]
 
-    async def _records(
+    async def _recorded(
         self, stream: Stream, after: int, upto: int | None, *, limit: int | None = None, backward: bool = False
     ) -> Sequence[Recorded]:
         found: list[Recorded] = []
