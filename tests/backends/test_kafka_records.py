@@ -308,8 +308,10 @@ def test_what_retention_removed_is_said_loudly(url: str, kafka_prefix: str, capl
             await backend.publish([message(number) for number in range(20)])
             place = TopicPartition(f"{kafka_prefix}parcel", 0, 12)
             admin = AdminClient(servers(url))
+            assert await backend.trimmed(["parcel"]) == {}
             for future in admin.delete_records([place]).values():
                 await asyncio.to_thread(future.result, 20)
+            assert await backend.trimmed(["parcel", "nowhere"]) == {"parcel": 12}
             for start, lost in ((0, False), (5, True)):
                 caplog.clear()
                 feed = backend.subscribe("readers", None)

@@ -183,8 +183,8 @@ class Streams(RuleBasedStateMachine):
 EXPLORE = bool(os.environ.get("EXPLORE"))
 
 Streams.TestCase.settings = settings(
-    max_examples=300 if EXPLORE else 40,
-    stateful_step_count=20,
+    max_examples=300 if EXPLORE else 60,
+    stateful_step_count=30,
     deadline=None,
     derandomize=not EXPLORE,
     database=None,
