@@ -29,10 +29,12 @@ from eventmill import (
     Transaction,
     event,
     named,
+    on,
     outbox,
     upcast,
 )
 from eventmill.core.clock import ManualClock
+from eventmill.patterns.rebuild import rebuild
 
 SECRET = "ada.lovelace@example.org"
 NUMBER = 1815_1852
@@ -210,6 +212,40 @@ class Personals:
                 app.stop()
                 await running
                 assert read[2] == "[forgotten]"
+
+        asyncio.run(whole())
+
+    def test_projections_read_it_and_are_rebuilt_without_it(self, url: str) -> None:
+        def inn(version: int) -> App:
+            app = App(url, name="inn")
+
+            @app.projection("guests", tables=["emails"], version=version)
+            class Guests:
+                async def create(self, tx: Transaction) -> None:
+                    await tx.execute("CREATE TABLE {emails} (guest TEXT, email TEXT)")
+
+                @on(GuestSeen)
+                async def seen(self, event: GuestSeen, tx: Transaction) -> None:
+                    await tx.execute("INSERT INTO {emails} VALUES (?, ?)", (event.guest, event.email))
+
+            return app
+
+        async def rows(app: App) -> list[Any]:
+            return list(await app.store.query("SELECT guest, email FROM emails ORDER BY guest"))
+
+        async def whole() -> None:
+            first, second = inn(1), inn(2)
+            async with first:
+                position = await first.publish(GuestSeen("g1", SECRET), GuestSeen("g2", SECRET))
+                running = asyncio.create_task(first.run())
+                await first.view("guests").at_least(position, timeout=30)
+                first.stop()
+                await running
+                assert await rows(first) == [("g1", SECRET), ("g2", SECRET)]
+                await first.forget("g1")
+                async with second:
+                    await rebuild(second.view("guests"))
+                    assert await rows(second) == [("g1", "[forgotten]"), ("g2", SECRET)]
 
         asyncio.run(whole())
 

@@ -18,10 +18,10 @@ from typing import Protocol
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.document import Document
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.streams import Streams
+from eventmill.core.stream import Query, StoredEvent, Stream
 from eventmill.core.unit import Transaction, Unit
 
 __all__ = [
@@ -186,6 +186,51 @@ class Log(Publisher, Subscriber, Protocol):
         ...
 
 
+class Streams(Protocol):
+    """The same log, read by stream, by tag, and across all topics in the order of the positions."""
+
+    async def read_stream(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
+    ) -> Sequence[Recorded]:
+        """Events of one stream whose versions lie beyond `after` and not beyond `upto`, at most `limit`.
+
+        In order of their versions, or from the last one back. An event's version is `message.sequence` here,
+        also where another log had given it another number.
+        """
+        ...
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        """The same events, forward, with only what a fold needs of each: it is read many times for each that is written."""
+        ...
+
+    async def version(self, stream: Stream) -> int:
+        """The version of the last event ever appended, 0 where there is none; trimming does not change it."""
+        ...
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+        topics: Collection[str] | None = None,
+        queries: Sequence[Query] | None = None,
+    ) -> tuple[Sequence[Recorded], int]:
+        """Events of the whole store beyond a position, in the order of their positions, and how far it was looked through.
+
+        Only where each of `types`, `topics` and `queries` (one of them matches) that is given lets it through.
+        Never passes a position below which another may still appear.
+        """
+        ...
+
+    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
+        """The streams of a topic with their versions, in order of their keys, those beyond the key `after`."""
+        ...
+
+
 class Store(Streams, Protocol):
     """A service's own database: log, cursors, jobs and documents in one transaction with the user's tables."""
 
@@ -193,15 +238,15 @@ class Store(Streams, Protocol):
         """One unit of work; durable when the `async with` has ended without an error."""
         ...
 
+    async def document(self, key: str) -> Document | None:
+        """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
+        ...
+
     async def scrub(self) -> None:
         """Remove what deleted documents have left behind in the store's files, as far as the backend can see to it.
 
         Raises BackendUnavailableError where something is in the way that may be gone later.
         """
-        ...
-
-    async def document(self, key: str) -> Document | None:
-        """The document as it was last committed: a look that takes no lock, and waits for nobody."""
         ...
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:

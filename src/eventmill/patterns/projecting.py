@@ -19,7 +19,6 @@ from eventmill.patterns.projection import Branch, Projection
 from eventmill.patterns.tables import Tables
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
-from eventmill.runtime.opening import make_readable
 from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Sendable, Transaction, current
 
@@ -56,7 +55,7 @@ class ProjectionTransaction(Transaction):
     __slots__ = ("_delivery", "_resolve", "effects")
 
     def __init__(self, transaction: Transaction, tables: Tables) -> None:
-        super().__init__(transaction.unit, transaction.envelopes)
+        super().__init__(transaction.unit, transaction._envelopes)
         self._resolve = resolve = tables.resolve
         execute = transaction.unit.execute
         self.execute: Callable[..., Awaitable[Rows]] = lambda sql, parameters=(): execute(resolve(sql), parameters)
@@ -145,8 +144,6 @@ class ProjectionHandler:
         stages: Stages | None = None,
     ) -> object:
         """Raises whatever a method raises, and LeaseLostError where the generation's tables are not there any more."""
-        if transaction.envelopes.seals:
-            await make_readable(deliveries, transaction.envelopes)  # nobody else does where it is rebuilt
         own = ProjectionTransaction(transaction, self._tables)
         token = current.set(own)
         try:

@@ -31,7 +31,6 @@ from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
-from eventmill.runtime.opening import make_readable
 from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
@@ -84,7 +83,7 @@ class Settlement:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
         if self._envelopes.seals:
-            await make_readable(deliveries, self._envelopes)
+            await make_readable(self._envelopes, deliveries)
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
         stages = None
@@ -363,3 +362,13 @@ def _mark(unit: Unit, delivery: Delivery) -> None:
 
 def _with(job: Job, failure: JobError) -> Job:
     return msgspec.structs.replace(job, errors=[*job.errors, failure][-20:])
+
+
+async def make_readable(envelopes: Envelopes, deliveries: Sequence[Delivery]) -> None:
+    """Open personal fields, as far as they can be. What is stored of a message is what was received."""
+    sealer = envelopes.sealer
+    for delivery in deliveries:
+        message = delivery.message
+        if sealer is not None and envelopes.personal((message,)):
+            data = await sealer.open(message.type, message.version, message.data)
+            delivery.readable = msgspec.structs.replace(message, data=data)

@@ -184,11 +184,6 @@ class Transaction:
         return self._open
 
     @property
-    def envelopes(self) -> Envelopes:
-        """What makes the messages of its app."""
-        return self._envelopes
-
-    @property
     def unit(self) -> Unit:
         """The backend's own unit of work."""
         return self._unit
