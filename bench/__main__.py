@@ -28,6 +28,7 @@ from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
 from bench.sourcing import sourcing
+from bench.sourcing_postgres import sourcing_postgres
 from bench.statements import statements
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
@@ -51,6 +52,7 @@ SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] =
     "postgres": postgres,
     "postgres-beside": beside,
     "saga-postgres": saga_postgres,
+    "sourcing-postgres": sourcing_postgres,
     "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
