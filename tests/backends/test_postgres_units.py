@@ -215,7 +215,7 @@ def test_many_rows_are_one_reply(postgres_url: str) -> None:
             await app.publish(*events(100))
             async with asyncio.timeout(60):
                 running = asyncio.create_task(app.run())
-                while app.handled < 100:
+                while app.handled < 100 or [job.state for job in await app.store.jobs()] != ["dead"]:
                     await asyncio.sleep(0.01)
                 app.stop()
                 await running

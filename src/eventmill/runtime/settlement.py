@@ -77,6 +77,15 @@ class Settlement:
 
         Raises LeaseLostError and BackendError: then nothing was settled.
         """
+        while True:
+            try:
+                return await self._handle(deliveries, fence, settled, conflicts)
+            except UnitInterruptedError:
+                continue  # undone with others that failed: done again, and no attempt is spent
+
+    async def _handle(
+        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled, conflicts: int
+    ) -> Sequence[tuple[Delivery, Durable]]:
         first = deliveries[0]
         consumer = self._consumer
         if first.job is not None and first.job.crashed and first.attempt > consumer.retry.attempts:
@@ -128,12 +137,9 @@ class Settlement:
                     transaction.finished(durable)
                 return _NOTHING
             await unit.discard()
-        except (LeaseLostError, BackendError, KeyboardInterrupt):
+        except (LeaseLostError, BackendError, UnitInterruptedError, KeyboardInterrupt):
             await unit.discard()
             raise
-        except UnitInterruptedError:
-            await unit.discard()
-            return await self.handle(deliveries, fence, settled, conflicts)
         except (WrongExpectedVersionError, TagConflictError) as raised:
             await unit.discard()
             if conflicts < len(CONFLICTS):

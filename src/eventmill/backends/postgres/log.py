@@ -10,7 +10,7 @@ from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.database import Database
 from eventmill.backends.postgres.values import Value, int4s, int8s, number, text, texts
 from eventmill.backends.sql.prepared import PreparedMessage
-from eventmill.backends.sql.reading import page, rearmost
+from eventmill.backends.sql.reading import by_position, condition, earliest, page, rearmost
 from eventmill.core.errors import ConfigurationError, MessageError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.message import Message, Partition
@@ -79,23 +79,18 @@ class PostgresLog(Database, LogSubscriber):
         if not moved:
             return Page((), {partition: tail.end for partition, position in after.items() if position < tail.end})
         span = rearmost(moved, tail.end)
-        condition, values = _condition(span.partitions, types, 4)
+        clause, values = _condition(span.partitions, types, 4)
         rows = await server.reader.fetch(
-            "read", [number(span.after), number(span.end), number(limit), *values], condition=condition.encode()
+            "read", [number(span.after), number(span.end), number(limit), *values], condition=clause.encode()
         )
         return page(span, rows, limit=limit, max_bytes=max_bytes)
 
     async def pending(self, after: Mapping[Partition, int], types: Types | None = None) -> Pending:
-        places: dict[int, list[Partition]] = {}
-        for partition, position in after.items():
-            places.setdefault(position, []).append(partition)
-        messages, oldest = 0, None
-        for position, partitions in places.items():
-            condition, values = _condition(tuple(sorted(partitions)), types, 2)
-            ((found, first),) = await self._scan("pending", [number(position), *values], condition)
-            messages += found
-            oldest = first if oldest is None or (first is not None and first < oldest) else oldest
-        return Pending(messages, oldest)
+        found = []
+        for position, partitions in by_position(after).items():
+            clause, values = _condition(partitions, types, 2)
+            found += await self._scan("pending", [number(position), *values], clause)
+        return Pending(sum(count for count, _ in found), earliest(first for _, first in found))
 
     async def report(self, group: str, after: Mapping[Partition, int]) -> None:
         if not after:
@@ -149,22 +144,17 @@ def _condition(partitions: tuple[Partition, ...], types: Types | None, first: in
 
     Only numbers and placeholders are written into it.
     """
-    topics: dict[str, list[int]] = {}
-    for partition in partitions:
-        topics.setdefault(partition.topic, []).append(partition.number)
     values: list[Value] = []
 
     def place(value: Value) -> str:
         values.append(value)
         return f"${first + len(values) - 1}"
 
-    choices = [
-        f"(topic = {place(text(topic))} AND partition = ANY ({place(int4s(numbers))}))"
-        for topic, numbers in topics.items()
-    ]
-    condition = f"({' OR '.join(choices)})"
-    if types is not None:
-        wanted = [f"type = ANY ({place(texts(sorted(types.names)))})"] if types.names else []
-        wanted += [f"starts_with(type, {place(text(prefix))})" for prefix in sorted(types.prefixes)]
-        condition += f" AND ({' OR '.join(wanted) or 'false'})"
-    return condition, values
+    clause = condition(
+        partitions,
+        types,
+        of_topic=lambda topic, numbers: f"(topic = {place(text(topic))} AND partition = ANY ({place(int4s(numbers))}))",
+        named=lambda names: f"type = ANY ({place(texts(names))})",
+        begins=lambda prefix: f"starts_with(type, {place(text(prefix))})",
+    )
+    return clause, values

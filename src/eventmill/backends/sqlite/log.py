@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import lru_cache
 
-from eventmill.backends.sql.reading import page, rearmost
+from eventmill.backends.sql.reading import by_position, condition, earliest, page, rearmost
 from eventmill.backends.sqlite.connection import translated
 from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.open_file import STATEMENTS
@@ -72,27 +72,21 @@ class SqliteLog(Database, LogSubscriber):
         if not moved:
             return Page((), {partition: tail.end for partition, position in after.items() if position < tail.end})
         span = rearmost(moved, tail.end)
-        condition, parameters = _condition(span.partitions, types)
-        statement = STATEMENTS["read"].replace("{condition}", condition)
+        clause, parameters = _condition(span.partitions, types)
+        statement = STATEMENTS["read"].replace("{condition}", clause)
         cursor = self.reader.execute(statement, (span.after, span.end, *parameters, limit))
         found = page(span, cursor, limit=limit, max_bytes=max_bytes)
         cursor.close()
         return found
 
     async def pending(self, after: Mapping[Partition, int], types: Types | None = None) -> Pending:
-        places: dict[int, list[Partition]] = {}
-        for partition, position in after.items():
-            places.setdefault(position, []).append(partition)
-
         def count(connection: sqlite3.Connection) -> Pending:
-            messages, oldest = 0, None
-            for position, partitions in places.items():
-                condition, parameters = _condition(tuple(sorted(partitions)), types)
-                statement = STATEMENTS["pending"].replace("{condition}", condition)
-                number, first = connection.execute(statement, (position, *parameters)).fetchone()
-                messages += number
-                oldest = first if oldest is None or (first is not None and first < oldest) else oldest
-            return Pending(messages, oldest)
+            found = []
+            for position, partitions in by_position(after).items():
+                clause, parameters = _condition(partitions, types)
+                statement = STATEMENTS["pending"].replace("{condition}", clause)
+                found.append(connection.execute(statement, (position, *parameters)).fetchone())
+            return Pending(sum(number for number, _ in found), earliest(first for _, first in found))
 
         return await self._scan(count)
 
@@ -154,21 +148,17 @@ def _remove(connection: sqlite3.Connection, span: tuple[str, int, int]) -> None:
 @lru_cache(256)
 def _condition(partitions: tuple[Partition, ...], types: Types | None) -> tuple[str, list[object]]:
     """The WHERE clause for some partitions and types. Only numbers and placeholders are written into it."""
-    topics: dict[str, list[int]] = {}
-    for partition in partitions:
-        topics.setdefault(partition.topic, []).append(partition.number)
     parameters: list[object] = []
-    choices = []
-    for topic, numbers in topics.items():
-        choices.append(f"(topic = ? AND partition IN ({','.join(map(str, numbers))}))")
-        parameters.append(topic)
-    condition = f"({' OR '.join(choices)})"
-    if types is not None:
-        wanted = ["type IN (SELECT value FROM json_each(?))"] if types.names else []
-        if types.names:
-            parameters.append(json.dumps(sorted(types.names)))
-        for prefix in sorted(types.prefixes):
-            wanted.append("substr(type, 1, ?) = ?")
-            parameters += [len(prefix), prefix]
-        condition += f" AND ({' OR '.join(wanted) or '0'})"
-    return condition, parameters
+
+    def marked(sql: str, *values: object) -> str:
+        parameters.extend(values)
+        return sql
+
+    clause = condition(
+        partitions,
+        types,
+        of_topic=lambda topic, numbers: marked(f"(topic = ? AND partition IN ({','.join(map(str, numbers))}))", topic),
+        named=lambda names: marked("type IN (SELECT value FROM json_each(?))", json.dumps(names)),
+        begins=lambda prefix: marked("substr(type, 1, ?) = ?", len(prefix), prefix),
+    )
+    return clause, parameters
