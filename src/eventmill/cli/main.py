@@ -24,6 +24,8 @@ COMMANDS = {
     "project": "Fold a projection as of a moment into another database.",
     "dead": "List dead letters, show one, replay or skip them.",
     "sagas": "List sagas, show the history of one, and help on what needs attention.",
+    "aggregations": "List what aggregators have collected and not closed, show a key, close one.",
+    "lineage": "What an aggregated event was made of, and what an event went into.",
     "outbox": "Show what a service has yet to publish to its broker.",
     "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "history": "Print everything that happened to one entity.",

@@ -12,6 +12,7 @@ from eventmill.patterns.aggregation.aggregator import Incomplete
 from eventmill.patterns.aggregation.collect import Late
 from eventmill.patterns.aggregation.collected import Collected
 from eventmill.patterns.aggregation.definition import Aggregations, Options
+from eventmill.patterns.saga.choreography import Choreography
 from eventmill.patterns.saga.definition import Saga
 from eventmill.patterns.saga.family import Sagas
 from eventmill.patterns.surroundings import LongRunning, Surroundings
@@ -25,6 +26,7 @@ class LongRunningPatterns:
     def __init__(self, where: Surroundings) -> None:
         self._where = where
         self._families: dict[str, Sagas] = {}
+        self._choreographies: dict[str, Choreography] = {}
         self._aggregations: dict[str, Aggregations] = {}
         self._all: list[LongRunning] = []
 
@@ -57,6 +59,8 @@ class LongRunningPatterns:
         Raises ConfigurationError for what could not be kept.
         """
         family = self._families.get(name)
+        if name in self._choreographies:
+            raise ConfigurationError(f"saga {name!r}: a choreography of this name is there already")
         if family is None:
             if not retention > 0:
                 raise ConfigurationError(f"saga {name!r}: retention={retention}; give seconds above 0")
@@ -69,6 +73,40 @@ class LongRunningPatterns:
             version, key=key, starts_on=starts_on, state=state, begin=begin, deadline=deadline, migrate=migrate or {}
         )
 
+    def choreography(
+        self,
+        name: str,
+        *,
+        key: Key,
+        starts: type | Sequence[type],
+        completes: type | Sequence[type],
+        fails: type | Sequence[type] = (),
+        turns: type | Sequence[type] = (),
+        events: type | Sequence[type] = (),
+        deadline: float,
+        early: float | None = None,
+        retention: float = MONTH,
+    ) -> Choreography:
+        """Declare a saga that nobody directs: services react to each other's events. It is listened to, so that it has
+        a history like any other, and that one which is stuck is noticed.
+
+        key: a field of every event, or a function of them. starts: any of these begins it. completes: when all of these
+        have come, it is COMPLETED. fails: any of these says that all was undone: COMPENSATED. turns: any of these says
+        that it will be: COMPENSATING. events: what else is noted.
+        deadline: seconds from its start after which one that has not ended NEEDS_ATTENTION. early: seconds that events
+        which come before their saga's start wait for that; the deadline by default.
+        retention: seconds that an ended instance is kept, with its history.
+        """
+        if name in self._families or name in self._choreographies:
+            raise ConfigurationError(f"choreography {name!r}: a saga of this name is there already")
+        made = Choreography(
+            name, self._where, key=key, starts=starts, completes=completes, fails=fails, turns=turns, events=events,
+            deadline=deadline, early=early, retention=retention,
+        )  # fmt: skip
+        self._choreographies[name] = made
+        self._all.append(made)
+        return made
+
     def sagas(self, name: str) -> Sagas:
         """The instances of a declared saga: to look at, cancel, and help on."""
         try:
@@ -76,6 +114,14 @@ class LongRunningPatterns:
         except KeyError:
             there = ", ".join(sorted(self._families)) or "none"
             raise ConfigurationError(f"there is no saga {name!r}; there are: {there}") from None
+
+    def choreographies(self, name: str) -> Choreography:
+        """The instances of a declared choreography."""
+        try:
+            return self._choreographies[name]
+        except KeyError:
+            there = ", ".join(sorted(self._choreographies)) or "none"
+            raise ConfigurationError(f"there is no choreography {name!r}; there are: {there}") from None
 
     def aggregator(
         self,

@@ -111,12 +111,13 @@ class Aggregator:
             result = Result()
             for event in events:
                 collect.add(self.rules, record, event, now, result)
-            if result.late and self.rules.late == "refuse":
-                late = result.late[0].event
-                return DeadLetter(f"{late.type} {late.id} came after its group of {self.name}/{key} was closed")
-            self._apply(key, record, result, work)
+                if result.late and self.rules.late == "refuse":
+                    return DeadLetter(f"{event.type} {event.id} came after its group of {self.name}/{key} was closed")
+                if result.ended or result.late:
+                    # At once: the next event of the batch may be a repeat of what is in it, or come too late for it.
+                    self._apply(key, record, result, work)
             self._time(key, record, work)
-            if result.changed or result.late:
+            if result.changed:
                 tx.put(self._prefix + key, encode(record), expected=version)
                 version += 1
             if record.open:
@@ -136,7 +137,12 @@ class Aggregator:
                 log.info("%s: %s is closed by %s: %s", self.name, key, look.by, look.why)
             else:
                 collect.look(self.rules, record, now, result)
-            self._apply(key, record, result, work)
+            ended = len(result.ended)
+            if ended or result.late:
+                self._apply(key, record, result, work)
+            if look.force and ended:
+                for closed in record.closed[-ended:]:
+                    closed.reason = f"forced by {look.by}: {look.why}"
             if self._time(key, record, work) or result.changed:
                 tx.put(self._prefix + key, encode(record), expected=version)
         self._finish(work, tx)
@@ -165,6 +171,8 @@ class Aggregator:
             work.closed.append(key)
         for late in result.late:
             self._late(key, late, work)
+        result.changed = True
+        result.ended, result.late = [], []
 
     def _event(self, key: str, ended: Ended) -> Any:
         """What to publish of a group that is over: None for nothing."""

@@ -45,6 +45,10 @@ def _resume(instance: Instance) -> None:
 
 def _cancel(shape: Shape, instance: Instance, now: int, by: str, why: str) -> None:
     _refuse_if_ended(instance)
+    if not shape.steps:
+        raise ConfigurationError(
+            f"{instance.key} is choreographed: nobody directs it. Publish the event on which its services undo their part"
+        )
     if instance.state is State.COMPENSATING or instance.backward:
         raise ConfigurationError(f"{instance.key} is being undone already")
     if irrevocable(shape, instance):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 
@@ -26,21 +26,26 @@ async def reconcile(store: Store, name: str, declared: Sequence[Saga]) -> None:
         if other is not None and other.digest != saga.shape.digest and not _migrates(declared, other.version):
             await _refuse_if_open(store, name, other, f"version {saga.version} was changed")
     strange = [each for digest, each in known.items() if digest not in present]
+    # Looked at all before any is touched: what is refused must be as the old version has left it.
     refused: list[str] = []
     for each in strange:
         target = _migrates(declared, each.version)
-        async for instance in instances(store, name):
-            if instance.digest != each.digest or instance.ended:
-                continue
+        async for instance in _open(store, name, each):
+            state = instance.state
             problem = (
                 f"version {each.version} is not declared any more"
                 if target is None
-                else await _migrate(store, instance, each.shape, target, target.migrate[each.version])
+                else moved(instance, each.shape, target, target.migrate[each.version])
             )
             if problem is not None:
-                refused.append(f"{instance.key} ({instance.state}): {problem}")
+                refused.append(f"{instance.key} ({state}): {problem}")
     if refused:
         raise ConfigurationError(_words(name, refused))
+    for each in strange:
+        target = _migrates(declared, each.version)
+        if target is not None:
+            async for instance in _open(store, name, each):
+                await _migrate(store, instance, each.shape, target, target.migrate[each.version])
     async with store.transaction() as tx:
         for saga in declared:
             if saga.shape.digest not in known:
@@ -55,12 +60,14 @@ def _migrates(declared: Sequence[Saga], version: int) -> Saga | None:
     return next((saga for saga in declared if version in saga.migrate), None)
 
 
+async def _open(store: Store, name: str, of: Definition) -> AsyncIterator[Instance]:
+    async for each in instances(store, name):
+        if each.digest == of.digest and not each.ended:
+            yield each
+
+
 async def _refuse_if_open(store: Store, name: str, known: Definition, why: str) -> None:
-    found = [
-        f"{each.key} ({each.state}): {why}"
-        async for each in instances(store, name)
-        if each.digest == known.digest and not each.ended
-    ]
+    found = [f"{each.key} ({each.state}): {why}" async for each in _open(store, name, known)]
     if found:
         raise ConfigurationError(_words(name, found))
 
@@ -76,23 +83,22 @@ def _words(name: str, refused: Sequence[str]) -> str:
     )
 
 
-async def _migrate(
-    store: Store, instance: Instance, old: Shape, target: Saga, renamed: Mapping[str, str]
-) -> str | None:
-    """Move one instance to another version; returns why that cannot be, or None."""
+async def _migrate(store: Store, instance: Instance, old: Shape, target: Saga, renamed: Mapping[str, str]) -> None:
+    """Move one instance to another version. Raises ConfigurationError where it has gone on meanwhile, and cannot be."""
     while True:
-        problem = moved(instance, old, target, renamed)
-        if problem is not None:
-            return problem
         found = await load(store, instance.saga, instance.key)
         if found is None or found[0].digest == target.shape.digest or found[0].ended:
-            return None
+            return
+        current, version = found
+        problem = moved(current, old, target, renamed)
+        if problem is not None:
+            raise ConfigurationError(_words(instance.saga, [f"{instance.key} ({current.state}): {problem}"]))
         try:
             async with store.transaction() as tx:
-                tx.put(document_key(instance.saga, instance.key), encode(instance), expected=found[1])
-            return None
+                tx.put(document_key(instance.saga, instance.key), encode(current), expected=version)
         except ConflictError:
-            instance = found[0]
+            continue
+        return
 
 
 def moved(instance: Instance, old: Shape, target: Saga, renamed: Mapping[str, str]) -> str | None:
