@@ -296,6 +296,40 @@ class Life:
 
         asyncio.run(run())
 
+    def test_tasks_are_sent_once_whatever_is_rebuilt(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            ran: list[int] = []
+            app = App(self.url(tmp_path), name="sending")
+
+            @app.task()
+            async def remind(number: int) -> None:
+                ran.append(number)
+
+            @app.projection("sent", tables=["sent"])
+            class Sent:
+                async def create(self, tx: Transaction) -> None:
+                    await tx.execute("CREATE TABLE {sent} (amount INTEGER)")
+
+                @on(Booked)
+                async def booked(self, event: Booked, tx: Transaction) -> None:
+                    await tx.execute("INSERT INTO {sent} VALUES (?)", (event.amount,))
+                    assert tx.send(remind.job(event.amount))
+
+            async with app, running(app):
+                view = app.view("sent")
+                await view.at_least(await app.publish(*(Booked("ada", number) for number in range(10))))
+                await view.rebuild()
+                await view.at_least(await app.publish(*(Booked("ada", number) for number in range(10, 20))))
+
+                async def all_ran() -> bool:
+                    return len(ran) >= 20
+
+                await until(all_ran)
+                await asyncio.sleep(0.3)
+                assert sorted(ran) == list(range(20))
+
+        asyncio.run(run())
+
     def test_history_that_is_gone_is_never_passed_over(self, tmp_path: Path) -> None:
         async def run() -> None:
             url = self.url(tmp_path)
