@@ -118,10 +118,10 @@ class Aggregator:
                     self._apply(key, record, result, work)
             self._time(key, record, work)
             if result.changed:
-                tx.put(self._prefix + key, encode(record), expected=version)
-                version += 1
-            if record.open:
-                kept[key] = (version, record)
+                data = encode(record)
+                tx.put(self._prefix + key, data, expected=version)
+                if record.open:
+                    kept[key] = (version + 1, data)
         self._finish(work, tx)
         tx.when_finished(lambda durable: self._known.keep(kept, durable))
         return None
