@@ -14,19 +14,20 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from bench import rabbitmq
+from bench import kafka, rabbitmq
 from bench.aggregates import aggregates
 from bench.aggregation import aggregation
+from bench.cdc import cdc
 from bench.consume import one_worker, two_workers
-from bench.kafka import kafka
 from bench.latency import latency
 from bench.measurement import Measurement, table
 from bench.memory import memory
-from bench.postgres import postgres
+from bench.postgres import beside, postgres
 from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
+from bench.sourcing import sourcing
 from bench.statements import statements
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
@@ -40,15 +41,20 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "saga": saga,
     "projection": projection,
     "aggregation": aggregation,
+    "sourcing": sourcing,
     "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
-    "kafka": kafka,
+    "cdc": cdc,
+    "kafka": kafka.kafka,
+    "kafka-postgres": kafka.from_postgres,
     "postgres": postgres,
+    "postgres-beside": beside,
     "saga-postgres": saga_postgres,
     "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
+    "rabbitmq-postgres": rabbitmq.from_postgres,
     "rabbitmq-latency": rabbitmq.latency,
 }
 """These need a server, and run when they are named."""

@@ -1,4 +1,4 @@
-"""Kafka as the broker of a SQLite store: the relay to it, and consuming from it.
+"""Kafka as the broker of a store on SQLite or PostgreSQL: the relay to it, and consuming from it.
 
 EVENTMILL_TEST_KAFKA says where it is; each round has topics of its own there.
 """
@@ -16,6 +16,7 @@ from bench.measurement import Measurement
 from bench.order import OrderPlaced, orders
 from bench.rounds import Plan, Work
 from bench.shop import CREATE, UPSERT
+from bench.stores import POSTGRESQL, SQLITE, Kind
 from eventmill import App, Transaction
 from eventmill.backends.connect import as_log
 
@@ -24,11 +25,11 @@ CHUNK = 2_000
 PATIENCE = 120.0
 
 
-def _app(place: Path, name: str) -> App:
+def _app(place: Path, name: str, kind: Kind) -> App:
     url = os.environ.get(VARIABLE)
     if url is None:
         raise SystemExit(f"{VARIABLE} is not set: scripts/servers start kafka, then read .servers/env")
-    return App(f"sqlite:///{place}/{name}.db", broker=f"{url}?prefix={place.name}.", name=name)
+    return App(kind.url(place, name), broker=f"{url}?prefix={place.name}.", name=name)
 
 
 def _clock() -> Callable[[int], Work]:
@@ -60,9 +61,9 @@ async def _until_at_broker(app: App, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _relayed(place: Path, events: Sequence[OrderPlaced]) -> Work:
+async def _relayed(place: Path, events: Sequence[OrderPlaced], kind: Kind) -> Work:
     """From a full outbox to the broker's last confirmation."""
-    async with _app(place, "shop") as app:
+    async with _app(place, "shop", kind) as app:
         await _fill(app, events)
         end = _clock()
         async with _running(app):
@@ -70,10 +71,10 @@ async def _relayed(place: Path, events: Sequence[OrderPlaced]) -> Work:
             return end(len(events))
 
 
-async def _consumed(place: Path, events: Sequence[OrderPlaced], batch: int | None) -> Work:
+async def _consumed(place: Path, events: Sequence[OrderPlaced], kind: Kind, batch: int | None) -> Work:
     """From a full topic to the last commit; the inbox is kept."""
-    await _relayed(place, events)
-    app = _app(place, "books")
+    await _relayed(place, events, SQLITE)
+    app = _app(place, "books", kind)
 
     @app.setup
     async def table(tx: Transaction) -> None:
@@ -81,7 +82,7 @@ async def _consumed(place: Path, events: Sequence[OrderPlaced], batch: int | Non
 
     if batch is None:
 
-        @app.on(OrderPlaced)
+        @app.on(OrderPlaced, concurrency=kind.concurrency)
         async def total(event: OrderPlaced, tx: Transaction) -> None:
             await tx.execute(UPSERT, (event.customer, event.total))
 
@@ -98,7 +99,7 @@ async def _consumed(place: Path, events: Sequence[OrderPlaced], batch: int | Non
                 await asyncio.sleep(0.01)
             work = end(len(events))
         async with app.transaction() as tx:
-            ((found,),) = await tx.execute("SELECT sum(orders) FROM bench_totals")
+            ((found,),) = await tx.execute("SELECT CAST(sum(orders) AS BIGINT) FROM bench_totals")
         if found != len(events):
             raise RuntimeError(f"{len(events)} messages were published, but {found} effects are in the table")
         return work
@@ -118,17 +119,26 @@ def _measurement(name: str, rounds: Sequence[Work], target: float | None) -> Mea
 
 async def kafka(plan: Plan) -> list[Measurement]:
     """One process each, the broker beside it on the same machine."""
+    return await _with(plan, SQLITE)
+
+
+async def from_postgres(plan: Plan) -> list[Measurement]:
+    """The same with the services' stores on PostgreSQL, which is a third on the machine."""
+    return await _with(plan, POSTGRESQL)
+
+
+async def _with(plan: Plan, kind: Kind) -> list[Measurement]:
     events = orders(plan.some(80_000, 20_000))
     relayed, single, batches = [], [], []
     for _ in range(plan.rounds):
         with plan.place() as place:
-            relayed.append(await _relayed(place, events))
+            relayed.append(await _relayed(place, events, kind))
         with plan.place() as place:
-            single.append(await _consumed(place, events, None))
+            single.append(await _consumed(place, events, kind, None))
         with plan.place() as place:
-            batches.append(await _consumed(place, events, 100))
+            batches.append(await _consumed(place, events, kind, 100))
     return [
-        _measurement("outbox to Kafka, acks=all", relayed, 25_000),
-        _measurement("consume Kafka, inbox, one upsert a message", single, 15_000),
-        _measurement("consume Kafka, inbox, batches of 100", batches, None),
+        _measurement(f"outbox {kind.name} to Kafka, acks=all", relayed, 25_000),
+        _measurement(f"consume Kafka into {kind.name}, inbox, one upsert a message", single, 15_000),
+        _measurement(f"consume Kafka into {kind.name}, inbox, batches of 100", batches, None),
     ]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import sys
 import time
+from statistics import median
 
 from bench.measurement import Measurement
 from bench.rounds import Plan
@@ -88,11 +90,50 @@ async def consume(app: App, count: int) -> Measurement:
 
 async def postgres(plan: Plan) -> list[Measurement]:
     """Publish, then handle what was published, each with an App of its own."""
-    if VARIABLE not in os.environ:
-        raise SystemExit(f"{VARIABLE} is not set: scripts/servers start postgres, then read .servers/env")
     count = plan.some(40_000, 10_000)
-    url = f"{os.environ[VARIABLE]}?schema=bench_{secrets.token_hex(4)}"
+    url = f"{_server()}?schema=bench_{secrets.token_hex(4)}"
     async with make(url, CONCURRENCY) as app:
         published = await publish(app, count)
     async with make(url, CONCURRENCY) as app:
         return [published, await consume(app, count)]
+
+
+async def beside(plan: Plan) -> list[Measurement]:
+    """Publishing with 32 callers while a consumer that does nothing else reads along in a process of its own, and without.
+
+    One after the other, several times, each in a fresh schema, since the machine's mood changes.
+    """
+    count = plan.some(40_000, 10_000)
+    alone: list[float] = []
+    accompanied: list[float] = []
+    for _ in range(plan.rounds):
+        for figures, readers in ((alone, 0), (accompanied, 1)):
+            url = f"{_server()}?schema=bench_{secrets.token_hex(4)}"
+            async with make(url, CONCURRENCY) as app:
+                crew = [await _reader(url) for _ in range(readers)]
+                figures.append((await publish(app, count)).value)
+                for process in crew:
+                    process.terminate()
+                    await process.wait()
+    return [
+        Measurement(
+            "postgres: publish beside a reader", median(accompanied), "messages/s", target=0.9, peer=median(alone),
+            against="alone", samples=accompanied,
+        )
+    ]  # fmt: skip
+
+
+async def _reader(url: str) -> asyncio.subprocess.Process:
+    """Another process that keeps up with the log, reading every message, with no handler's work in the way."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "eventmill", "tail", url, "--follow", "--type", "bench.placed",
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    await asyncio.sleep(1.0)
+    return process
+
+
+def _server() -> str:
+    if VARIABLE not in os.environ:
+        raise SystemExit(f"{VARIABLE} is not set: scripts/servers start postgres, then read .servers/env")
+    return os.environ[VARIABLE]

@@ -21,6 +21,7 @@ from bench.measurement import Measurement
 from bench.order import OrderPlaced, order, orders, rows
 from bench.rounds import Plan, Stopwatch, Work, duel
 from bench.shop import CREATE, UPSERT
+from bench.stores import POSTGRESQL, SQLITE, Kind
 from eventmill import App, Transaction
 from eventmill.backends.connect import connect
 from eventmill.backends.rabbitmq.backend import RabbitBackend
@@ -57,9 +58,9 @@ async def _queues() -> AsyncIterator[tuple[str, RabbitBackend]]:
         await backend.dismiss(SINK)
 
 
-def _app(place: Path, prefix: str, name: str) -> App:
-    store, broker = f"sqlite:///{place / 'shop.db'}", f"{_server()}?prefix={prefix}"
-    app = App(store, broker=broker, name=name, topics={TOPIC: DEFAULT_PARTITIONS})
+def _app(place: Path, prefix: str, name: str, kind: Kind = SQLITE) -> App:
+    broker = f"{_server()}?prefix={prefix}"
+    app = App(kind.url(place, "shop"), broker=broker, name=name, topics={TOPIC: DEFAULT_PARTITIONS})
 
     @app.setup
     async def create(tx: Transaction) -> None:
@@ -88,14 +89,14 @@ async def _measured(count: int, work: Callable[[], Awaitable[float]]) -> Work:
     return Work(count, seconds, time.process_time() - before)
 
 
-async def relay(plan: Plan) -> list[Measurement]:
+async def relay(plan: Plan, kind: Kind = SQLITE) -> list[Measurement]:
     """From the service's log to the server's confirmation, in order per key."""
     count = plan.some(40_000, 10_000)
     events = orders(count)
     bare = rows(events)
 
     async def ours(place: Path) -> Work:
-        async with _queues() as (prefix, _), _app(place, prefix, "bench") as app:
+        async with _queues() as (prefix, _), _app(place, prefix, "bench", kind) as app:
             for start in range(0, count, CHUNK):
                 await app.publish(*events[start : start + CHUNK])
             return await _measured(count, lambda: _until(count, app))
@@ -105,7 +106,12 @@ async def relay(plan: Plan) -> list[Measurement]:
             return await _raw_relay(place, prefix, bare)
 
     found = await duel(plan, ours, peer)
-    return [found.measurement("relay to RabbitMQ", target=0.9, against="raw aio-pika")]
+    return [found.measurement(f"outbox {kind.name} to RabbitMQ", target=0.9, against="raw aio-pika")]
+
+
+async def from_postgres(plan: Plan) -> list[Measurement]:
+    """Both with the service's store on PostgreSQL."""
+    return [*await relay(plan, POSTGRESQL), *await consume(plan, POSTGRESQL)]
 
 
 async def _raw_relay(place: Path, prefix: str, bare: Sequence[tuple[str, bytes]]) -> Work:
@@ -140,15 +146,15 @@ async def _fill(backend: RabbitBackend, bare: Sequence[tuple[str, bytes]]) -> No
         )
 
 
-async def consume(plan: Plan) -> list[Measurement]:
+async def consume(plan: Plan, kind: Kind = SQLITE) -> list[Measurement]:
     """One worker: an upsert a message and the inbox, against bare consuming and acknowledging without any store."""
     count = plan.some(40_000, 10_000)
     bare = rows(orders(count))
 
     async def ours(place: Path) -> Work:
-        async with _queues() as (prefix, backend), _app(place, prefix, "bench") as app:
+        async with _queues() as (prefix, backend), _app(place, prefix, "bench", kind) as app:
 
-            @app.on(OrderPlaced, group=SINK)
+            @app.on(OrderPlaced, group=SINK, concurrency=kind.concurrency)
             async def count_up(event: OrderPlaced, tx: Transaction) -> None:
                 await tx.execute(UPSERT, (event.customer, event.total))
 
@@ -161,7 +167,7 @@ async def consume(plan: Plan) -> list[Measurement]:
             return await _raw_consume(prefix, count)
 
     found = await duel(plan, ours, peer)
-    return [found.measurement("consume RabbitMQ with inbox and upsert", target=0.8, against="raw aio-pika")]
+    return [found.measurement(f"consume RabbitMQ into {kind.name}, inbox, upsert", target=0.8, against="raw aio-pika")]
 
 
 async def _raw_consume(prefix: str, count: int) -> Work:

@@ -12,11 +12,12 @@ from eventmill import App, Transaction
 
 UPSERT = (
     "INSERT INTO bench_totals (customer, orders, amount) VALUES (?, 1, ?)"
-    " ON CONFLICT (customer) DO UPDATE SET orders = orders + 1, amount = amount + excluded.amount"
+    " ON CONFLICT (customer) DO UPDATE"
+    " SET orders = bench_totals.orders + 1, amount = bench_totals.amount + excluded.amount"
 )
 CREATE = (
     "CREATE TABLE IF NOT EXISTS bench_totals"
-    " (customer TEXT PRIMARY KEY, orders INTEGER NOT NULL, amount INTEGER NOT NULL) WITHOUT ROWID"
+    " (customer TEXT PRIMARY KEY, orders BIGINT NOT NULL, amount BIGINT NOT NULL)"
 )
 BATCH = 100
 

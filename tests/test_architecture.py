@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": set(),
     "app": {"core", "runtime", "patterns", "backends.connect", "settings"},
     "outbox": {"patterns"},
+    "cdc": {"patterns"},
     "sync": {"core", "runtime", "patterns", "app"},
     "testing": {
         "core", "runtime", "patterns", "settings", "app", "sync", "testing",

@@ -68,6 +68,14 @@ class StockAdjusted(Event, frozen=True, name="order.adjusted", key="invoice"):
     lines: list[Line]
 
 
+class OrderDispatched(Event, frozen=True, name="order.dispatched", key="order_id"):
+    """A part of an order has left the house. remaining: how many parts of it, placed by then, have not."""
+
+    order_id: str
+    chunk: int
+    remaining: int
+
+
 class LinesRejected(Event, frozen=True, name="order.rejected"):
     """Input lines that nobody will process. They belong together by nothing, so there is no key."""
 

@@ -1,17 +1,70 @@
-"""Order: the shop's front door. What it accepts is in its own ledger and on its way in one commit."""
+"""Order: the shop's front door. An order lives from its events; what is accepted is in a ledger, too, in one commit."""
 
 from __future__ import annotations
 
-from eventmill import Transaction
+from collections.abc import Iterator
 
-from .events import GoodsReturned, Intake, LinesRejected, OrderPlaced, StockAdjusted
+import msgspec
+
+from eventmill import Aggregate, Message, Transaction
+
+from . import audit
+from .events import GoodsReturned, Intake, LinesRejected, OrderDispatched, OrderPlaced, OrderShipped, StockAdjusted
 from .wiring import NUMBER, service
 
 app = service("order")
 
+Part = OrderPlaced | GoodsReturned | StockAdjusted
+
+
+class Order(Aggregate, name="order", snapshot_every=50):
+    """All that came in under one invoice number, part by part, and how far it has left the house.
+
+    The keys of each are the parts: the numbers of their first lines.
+    """
+
+    placed: dict[int, int] = msgspec.field(default_factory=dict)
+    """What each part costs."""
+    returned: dict[int, int] = msgspec.field(default_factory=dict)
+    """What each part of a return is worth."""
+    adjusted: dict[int, int] = msgspec.field(default_factory=dict)
+    """How many lines of each part only move goods."""
+    dispatched: list[int] = msgspec.field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether something was ordered that has not left yet."""
+        return len(self.dispatched) < len(self.placed)
+
+    def take(self, part: Part) -> Iterator[Part]:
+        """Accept a part, unless it is here already."""
+        known = {OrderPlaced: self.placed, GoodsReturned: self.returned, StockAdjusted: self.adjusted}[type(part)]
+        if part.chunk not in known:
+            yield part
+
+    def dispatch(self, chunk: int) -> Iterator[OrderDispatched]:
+        """A part has left the house."""
+        if chunk not in self.placed:
+            raise ValueError(f"order {self.id} has no part {chunk} that could have been shipped")
+        if chunk not in self.dispatched:
+            remaining = len(self.placed) - len(self.dispatched) - 1
+            yield OrderDispatched(self.id, chunk, remaining)
+
+    def evolve(self, event: OrderPlaced | GoodsReturned | StockAdjusted | OrderDispatched) -> None:
+        match event:
+            case OrderPlaced(chunk=chunk, lines=lines):
+                self.placed[chunk] = sum(line.amount for line in lines)
+            case GoodsReturned(chunk=chunk, lines=lines):
+                self.returned[chunk] = -sum(line.amount for line in lines)
+            case StockAdjusted(chunk=chunk, lines=lines):
+                self.adjusted[chunk] = len(lines)
+            case OrderDispatched(chunk=chunk):
+                self.dispatched.append(chunk)
+
 
 @app.setup
 async def tables(tx: Transaction) -> None:
+    await audit.prepare(tx)
     await tx.execute(
         f"""
         CREATE TABLE IF NOT EXISTS accepted (
@@ -31,13 +84,22 @@ async def accept(tx: Transaction, event: Intake) -> None:
     match event:
         case OrderPlaced():
             row = ("order", event.order_id, event.chunk, sum(line.amount for line in event.lines))
+            await app.execute(Order, event.order_id, Order.take, event)
         case GoodsReturned():
             row = ("return", event.return_id, event.chunk, sum(line.amount for line in event.lines))
+            await app.execute(Order, event.return_id, Order.take, event)
         case StockAdjusted():
             row = ("adjustment", event.invoice, event.chunk, 0)
+            await app.execute(Order, event.invoice, Order.take, event)
         case LinesRejected():
             row = ("rejected", "", event.lines[0].number, 0)
+            tx.publish(event)
     await tx.execute(
         "INSERT INTO accepted (kind, invoice, chunk, amount, lines) VALUES (?, ?, ?, ?, ?)", (*row, len(event.lines))
     )
-    tx.publish(event)
+
+
+@app.on(OrderShipped)
+async def dispatched(event: OrderShipped, tx: Transaction, message: Message) -> None:
+    await app.execute(Order, event.order_id, Order.dispatch, event.chunk)
+    await audit.handled(tx, "order.dispatched", message)

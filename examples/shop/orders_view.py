@@ -1,19 +1,22 @@
-"""Customer-orders: a read view in a database of its own, built from the events of all services.
+"""The read database: two projections of what all services have published, recorded in a log of its own.
 
-`invoices` and `accounts` are what a shop's pages would show; `entries` and `rejected` are the
-ledgers beneath them. The services' events reach it in no common order, so every step adds up.
+`customer-orders` is what a customer's pages would show, with the ledgers beneath; `product-sales` is what a buyer
+would look at. The services' events reach them in no common order, so every step adds up. Whenever their code
+changes they are built anew beside what readers see: `eventmill projections rebuild shop.orders_view:app customer-orders`.
 """
 
 from __future__ import annotations
 
-from eventmill import Message, Transaction
+from collections.abc import Iterable, Sequence
 
-from . import audit
+from eventmill import Transaction, on
+
 from .events import (
     CustomerJoined,
     GoodsReturned,
     Line,
     LinesRejected,
+    OrderDispatched,
     OrderPlaced,
     OrderShipped,
     PaymentCaptured,
@@ -22,113 +25,152 @@ from .events import (
 from .wiring import NUMBER, service
 
 app = service("orders-view")
-
-TABLES = (
-    f"""
-    CREATE TABLE IF NOT EXISTS entries (
-        {NUMBER},
-        invoice TEXT NOT NULL,
-        chunk BIGINT NOT NULL,
-        kind TEXT NOT NULL,
-        line BIGINT NOT NULL,
-        customer TEXT NOT NULL,
-        product TEXT NOT NULL,
-        quantity BIGINT NOT NULL,
-        amount BIGINT NOT NULL
-    )
-    """,
-    f"""
-    CREATE TABLE IF NOT EXISTS rejected (
-        {NUMBER},
-        line BIGINT NOT NULL,
-        reason TEXT NOT NULL,
-        malformed INTEGER NOT NULL
-    )
-    """,
-    """
-    CREATE TABLE IF NOT EXISTS invoices (
-        invoice TEXT NOT NULL,
-        customer TEXT NOT NULL,
-        lines BIGINT NOT NULL DEFAULT 0,
-        ordered BIGINT NOT NULL DEFAULT 0,
-        returned BIGINT NOT NULL DEFAULT 0,
-        paid BIGINT NOT NULL DEFAULT 0,
-        refunded BIGINT NOT NULL DEFAULT 0,
-        PRIMARY KEY (invoice, customer)
-    )
-    """,
-    f"CREATE TABLE IF NOT EXISTS shipped ({NUMBER}, invoice TEXT NOT NULL, chunk BIGINT)",
-    f"CREATE TABLE IF NOT EXISTS accounts ({NUMBER}, customer TEXT NOT NULL, since TEXT)",
-)
+app.record("order.*", "payment.*", "shipping.*", "customer.*")
 
 
-@app.setup
-async def tables(tx: Transaction) -> None:
-    await audit.prepare(tx)
-    for table in TABLES:
-        await tx.execute(table)
+@app.projection("customer-orders", tables=["entries", "invoices", "progress", "shipped", "accounts", "rejected"])
+class CustomerOrders:
+    """Per invoice and customer: what was ordered, returned, paid, refunded; and how far each order is."""
+
+    async def create(self, tx: Transaction) -> None:
+        await tx.execute(
+            "CREATE TABLE {entries} ("
+            + NUMBER
+            + """,
+                invoice TEXT NOT NULL,
+                chunk BIGINT NOT NULL,
+                kind TEXT NOT NULL,
+                line BIGINT NOT NULL,
+                customer TEXT NOT NULL,
+                product TEXT NOT NULL,
+                quantity BIGINT NOT NULL,
+                amount BIGINT NOT NULL
+            )
+            """
+        )
+        await tx.execute(
+            """
+            CREATE TABLE {invoices} (
+                invoice TEXT NOT NULL,
+                customer TEXT NOT NULL,
+                lines BIGINT NOT NULL DEFAULT 0,
+                ordered BIGINT NOT NULL DEFAULT 0,
+                returned BIGINT NOT NULL DEFAULT 0,
+                paid BIGINT NOT NULL DEFAULT 0,
+                refunded BIGINT NOT NULL DEFAULT 0,
+                PRIMARY KEY (invoice, customer)
+            )
+            """
+        )
+        await tx.execute("CREATE TABLE {shipped} (" + NUMBER + ", invoice TEXT NOT NULL, chunk BIGINT)")
+        await tx.execute(
+            "CREATE TABLE {progress} (invoice TEXT PRIMARY KEY, dispatched BIGINT NOT NULL, remaining BIGINT NOT NULL)"
+        )
+        await tx.execute("CREATE TABLE {accounts} (" + NUMBER + ", customer TEXT NOT NULL, since TEXT)")
+        await tx.execute(
+            "CREATE TABLE {rejected} ("
+            + NUMBER
+            + ", line BIGINT NOT NULL, reason TEXT NOT NULL, malformed INTEGER NOT NULL)"
+        )
+
+    @on(OrderPlaced, batch=True)
+    async def ordered(self, events: list[OrderPlaced], tx: Transaction) -> None:
+        await self.enter(tx, "ordered", [(event.order_id, event.chunk, event.lines) for event in events], 1)
+
+    @on(GoodsReturned, batch=True)
+    async def returned(self, events: list[GoodsReturned], tx: Transaction) -> None:
+        await self.enter(tx, "returned", [(event.return_id, event.chunk, event.lines) for event in events], -1)
+
+    @on("payment.*")
+    async def settled(self, event: PaymentCaptured | PaymentRefunded, tx: Transaction) -> None:
+        if isinstance(event, PaymentCaptured):
+            invoice, column = event.order_id, "paid"
+        else:
+            invoice, column = event.return_id, "refunded"
+        await self.add(tx, column, [(invoice, share.customer, share.amount, 0) for share in event.shares])
+
+    @on(OrderShipped)
+    async def sent(self, event: OrderShipped, tx: Transaction) -> None:
+        await tx.execute("INSERT INTO {shipped} (invoice, chunk) VALUES (?, ?)", (event.order_id, event.chunk))
+
+    @on(OrderDispatched)
+    async def dispatched(self, event: OrderDispatched, tx: Transaction) -> None:
+        await tx.execute(
+            "INSERT INTO {progress} (invoice, dispatched, remaining) VALUES (?, 1, ?) ON CONFLICT (invoice) DO UPDATE SET"
+            " dispatched = {progress}.dispatched + 1, remaining = excluded.remaining",
+            (event.order_id, event.remaining),
+        )
+
+    @on(CustomerJoined)
+    async def joined(self, event: CustomerJoined, tx: Transaction) -> None:
+        await tx.execute("INSERT INTO {accounts} (customer, since) VALUES (?, ?)", (event.customer, event.since))
+
+    @on(LinesRejected)
+    async def turned_away(self, event: LinesRejected, tx: Transaction) -> None:
+        await tx.executemany(
+            "INSERT INTO {rejected} (line, reason, malformed) VALUES (?, ?, ?)",
+            [(line.number, line.reason, int(line.malformed)) for line in event.lines],
+        )
+
+    async def enter(
+        self, tx: Transaction, kind: str, parts: Sequence[tuple[str, int, Iterable[Line]]], sign: int
+    ) -> None:
+        lines = [(invoice, chunk, line) for invoice, chunk, some in parts for line in some]
+        await tx.executemany(
+            "INSERT INTO {entries} (invoice, chunk, kind, line, customer, product, quantity, amount)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (invoice, chunk, kind, line.number, line.customer, line.product, line.quantity, sign * line.amount)
+                for invoice, chunk, line in lines
+            ],
+        )
+        await self.add(tx, kind, [(invoice, line.customer, sign * line.amount, 1) for invoice, _, line in lines])
+
+    async def add(self, tx: Transaction, column: str, rows: Iterable[tuple[str, str, int, int]]) -> None:
+        """Add (invoice, customer, amount, lines) to a column of the invoices; in order, so that nobody's locks cross."""
+        await tx.executemany(
+            "INSERT INTO {invoices} (invoice, customer, " + column + ", lines) VALUES (?, ?, ?, ?)"  # noqa: S608 - literals
+            " ON CONFLICT (invoice, customer) DO UPDATE SET"
+            " " + column + " = {invoices}." + column + " + excluded." + column + ","
+            " lines = {invoices}.lines + excluded.lines",
+            sorted(rows),
+        )
 
 
-@app.on(OrderPlaced)
-async def ordered(event: OrderPlaced, tx: Transaction, message: Message) -> None:
-    await enter(tx, event.order_id, event.chunk, "ordered", event.lines, 1)
-    await audit.handled(tx, "orders-view.ordered", message)
+@app.projection("product-sales", tables=["product_sales"])
+class ProductSales:
+    """Per product: pieces sold and returned, and what they brought."""
 
+    async def create(self, tx: Transaction) -> None:
+        await tx.execute(
+            """
+            CREATE TABLE {product_sales} (
+                product TEXT PRIMARY KEY,
+                sold BIGINT NOT NULL DEFAULT 0,
+                returned BIGINT NOT NULL DEFAULT 0,
+                revenue BIGINT NOT NULL DEFAULT 0
+            )
+            """
+        )
 
-@app.on(GoodsReturned)
-async def returned(event: GoodsReturned, tx: Transaction, message: Message) -> None:
-    await enter(tx, event.return_id, event.chunk, "returned", event.lines, -1)
-    await audit.handled(tx, "orders-view.returned", message)
+    @on(OrderPlaced, batch=True)
+    async def ordered(self, events: list[OrderPlaced], tx: Transaction) -> None:
+        await self.add(tx, [(line.product, line.quantity, 0, line.amount) for event in events for line in event.lines])
 
+    @on(GoodsReturned, batch=True)
+    async def returned(self, events: list[GoodsReturned], tx: Transaction) -> None:
+        await self.add(tx, [(line.product, 0, -line.quantity, line.amount) for event in events for line in event.lines])
 
-@app.on("payment.*")
-async def settled(event: PaymentCaptured | PaymentRefunded, tx: Transaction, message: Message) -> None:
-    if isinstance(event, PaymentCaptured):
-        invoice, column = event.order_id, "paid"
-    else:
-        invoice, column = event.return_id, "refunded"
-    await add(tx, column, [(invoice, share.customer, share.amount, 0) for share in event.shares])
-    await audit.handled(tx, "orders-view.settled", message)
-
-
-@app.on(OrderShipped)
-async def shipped(event: OrderShipped, tx: Transaction, message: Message) -> None:
-    await tx.execute("INSERT INTO shipped (invoice, chunk) VALUES (?, ?)", (event.order_id, event.chunk))
-    await audit.handled(tx, "orders-view.shipped", message)
-
-
-@app.on(CustomerJoined)
-async def joined(event: CustomerJoined, tx: Transaction, message: Message) -> None:
-    await tx.execute("INSERT INTO accounts (customer, since) VALUES (?, ?)", (event.customer, event.since))
-    await audit.handled(tx, "orders-view.joined", message)
-
-
-@app.on(LinesRejected)
-async def rejected(event: LinesRejected, tx: Transaction, message: Message) -> None:
-    await tx.executemany(
-        "INSERT INTO rejected (line, reason, malformed) VALUES (?, ?, ?)",
-        [(line.number, line.reason, int(line.malformed)) for line in event.lines],
-    )
-    await audit.handled(tx, "orders-view.rejected", message)
-
-
-async def enter(tx: Transaction, invoice: str, chunk: int, kind: str, lines: list[Line], sign: int) -> None:
-    await tx.executemany(
-        "INSERT INTO entries (invoice, chunk, kind, line, customer, product, quantity, amount)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (invoice, chunk, kind, line.number, line.customer, line.product, line.quantity, sign * line.amount)
-            for line in lines
-        ],
-    )
-    await add(tx, kind, [(invoice, line.customer, sign * line.amount, 1) for line in lines])
-
-
-async def add(tx: Transaction, column: str, rows: list[tuple[str, str, int, int]]) -> None:
-    """Add (invoice, customer, amount, lines) to a column of the invoices; in order, so that nobody's locks cross."""
-    await tx.executemany(
-        f"INSERT INTO invoices (invoice, customer, {column}, lines) VALUES (?, ?, ?, ?) "  # noqa: S608 - literals above
-        f"ON CONFLICT (invoice, customer) DO UPDATE SET {column} = invoices.{column} + excluded.{column},"
-        " lines = invoices.lines + excluded.lines",
-        sorted(rows),
-    )
+    async def add(self, tx: Transaction, rows: Sequence[tuple[str, int, int, int]]) -> None:
+        """Rows of (product, sold, returned, revenue), each product once."""
+        sums: dict[str, tuple[int, int, int]] = {}
+        for product, sold, back, revenue in rows:
+            known = sums.get(product, (0, 0, 0))
+            sums[product] = (known[0] + sold, known[1] + back, known[2] + revenue)
+        await tx.executemany(
+            "INSERT INTO {product_sales} (product, sold, returned, revenue) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (product) DO UPDATE SET sold = {product_sales}.sold + excluded.sold,"
+            " returned = {product_sales}.returned + excluded.returned,"
+            " revenue = {product_sales}.revenue + excluded.revenue",
+            sorted((product, *counts) for product, counts in sums.items()),
+        )

@@ -19,6 +19,8 @@ from serving.server import program
 NO_SERVICES = (Path("/usr/sbin/policy-rc.d"), "#!/bin/sh\nexit 101\n")
 NO_CLUSTER = (Path("/etc/postgresql-common/createcluster.d/eventmill.conf"), "create_main_cluster = false\n")
 
+POOLER = "/usr/sbin"  # where Debian keeps pgbouncer, which a test of PostgreSQL starts for itself
+
 # Kafka logs through slf4j, and leaves the choice of a log to whoever runs it.
 POM = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -64,6 +66,8 @@ def _missing_packages() -> list[str]:
     missing = []
     if not (postgres_programs() and program("psql")):
         missing += ["postgresql", "postgresql-client"]
+    if not program("pgbouncer", POOLER):
+        missing += ["pgbouncer"]
     if not program("rabbitmq-server", RABBITMQ_PROGRAMS):
         missing += ["rabbitmq-server"]
     if not java():

@@ -134,6 +134,7 @@ class App(EventSourcing):
             topics=self._topics, lease=self.settings.lease,
         )  # fmt: skip
         self.capture = self.captures.declare
+        self.debezium = self.captures.debezium
         self._long_running = LongRunningPatterns(surroundings)
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
         self.choreography = self._long_running.choreography

@@ -75,6 +75,10 @@ class SyncApp:
         """Publish events; returns their positions when they are durable. See `App.publish`."""
         return self._call(self._app.publish(*events))
 
+    def at_least(self, projection: str, positions: int | Sequence[int], *, timeout: float = 5.0) -> None:
+        """Return when readers of a projection see what was published at these positions. See `View.at_least`."""
+        self._call(self._app.view(projection).at_least(positions, timeout=timeout))
+
     def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
         """Append events to a stream; they are durable when this returns. See `App.append`."""
         return self._call(self._app.append(stream, *events, expected=expected, ids=ids))

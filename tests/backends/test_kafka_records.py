@@ -90,7 +90,7 @@ async def until(condition: Any, seconds: float = 30) -> None:
 def test_headers_are_those_of_the_core() -> None:
     full = message(
         1, "käse", version=3, sequence=7, subject="s", correlationid="c", causationid="d", traceparent="t",
-        extensions={"tenant": "nørd", "id": "never"},
+        extensions={"tenant": "nørd", "id": "never"}, tags=("course:c1", "straße:7"),
     )  # fmt: skip
     for each in (full, message(2, None)):
         record = to_record(each)
@@ -104,7 +104,7 @@ def test_headers_are_those_of_the_core() -> None:
 def test_a_cloudevents_client_reads_what_we_publish(url: str, kafka_prefix: str) -> None:
     async def publish() -> None:
         async with opened(url) as backend:
-            await backend.publish([message(1, data=b'{"total": 3}', sequence=4)])
+            await backend.publish([message(1, data=b'{"total": 3}', sequence=4, tags=("course:c1", "x"))])
 
     asyncio.run(publish())
     consumer = Consumer({**servers(url), "group.id": f"{kafka_prefix}foreign"})
@@ -117,11 +117,18 @@ def test_a_cloudevents_client_reads_what_we_publish(url: str, kafka_prefix: str)
     identity = (event.get_id(), event.get_source(), event.get_type(), event.get_data())
     assert identity == ("m1", "test", "parcel.placed", {"total": 3})
     assert event.get_extension("partitionkey") == "a"
+    assert event.get_extension("tags") == "course:c1,x"
     assert record.key() == b"a"
 
 
 def test_we_read_what_a_cloudevents_client_writes(url: str, kafka_prefix: str) -> None:
-    attributes = {"specversion": "1.0", "type": "parcel.placed", "source": "theirs", "tenant": "north"}
+    attributes = {
+        "specversion": "1.0",
+        "type": "parcel.placed",
+        "source": "theirs",
+        "tenant": "north",
+        "tags": "course:c1,x",
+    }
     binary = to_binary_event(CloudEvent({**attributes, "id": "b"}, {"total": 1}), key_mapper=lambda event: "k1")
     structured = to_structured_event(CloudEvent({**attributes, "id": "s"}, {"total": 2}), key_mapper=lambda event: "k2")
 
@@ -131,6 +138,7 @@ def test_we_read_what_a_cloudevents_client_writes(url: str, kafka_prefix: str) -
             found = await everything(backend)
             assert [(one.message.id, one.message.key) for one in found] == [("b", "k1"), ("s", "k2")]
             assert [one.message.extensions for one in found] == [{"tenant": "north"}] * 2
+            assert [one.message.tags for one in found] == [("course:c1", "x")] * 2
             assert [one.unreadable for one in found] == [None, None]
             assert len(await everything(backend, Types(frozenset({"parcel.placed"})))) == 2
             assert not await everything(backend, Types(frozenset({"parcel.paid"})))
@@ -300,8 +308,10 @@ def test_what_retention_removed_is_said_loudly(url: str, kafka_prefix: str, capl
             await backend.publish([message(number) for number in range(20)])
             place = TopicPartition(f"{kafka_prefix}parcel", 0, 12)
             admin = AdminClient(servers(url))
+            assert await backend.trimmed(["parcel"]) == {}
             for future in admin.delete_records([place]).values():
                 await asyncio.to_thread(future.result, 20)
+            assert await backend.trimmed(["parcel", "nowhere"]) == {"parcel": 12}
             for start, lost in ((0, False), (5, True)):
                 caplog.clear()
                 feed = backend.subscribe("readers", None)

@@ -85,7 +85,8 @@ def test_what_a_handled_message_costs(postgres_url: str) -> None:
             assert units.pipeline.writes <= 0.2 * MESSAGES
             # One upsert of the handler's, and a fraction of our own.
             assert MESSAGES <= units.pipeline.statements <= 1.4 * MESSAGES
-            assert written / MESSAGES < 2_000
+            # Of it, some 150 are the index by which streams are read.
+            assert written / MESSAGES < 2_200
             async with app.transaction() as tx:
                 rows = await tx.execute("SELECT sum(orders)::bigint, sum(amount)::bigint FROM totals")
             assert rows == [(MESSAGES, sum(range(MESSAGES)))]
@@ -180,6 +181,53 @@ def test_poison_disturbs_others_little(postgres_url: str) -> None:
                 rows = await tx.execute("SELECT sum(orders)::bigint, sum(amount)::bigint FROM totals")
             assert rows == [(MESSAGES, sum(range(MESSAGES)))]
             assert list(await app.store.jobs()) == []
+
+    asyncio.run(main())
+
+
+def test_many_rows_are_one_reply(postgres_url: str) -> None:
+    """In a transaction of the caller's own, and in a handler's: how many rows were changed, or the first error."""
+    seen: list[object] = []
+
+    async def main() -> None:
+        app = make(postgres_url)
+
+        @app.on(CostShared, concurrency=4, batch=50, retry=fixed(0.01, attempts=2), on_dead="skip")
+        async def total(events: list[CostShared], tx: Transaction) -> None:
+            rows = [(event.account, event.amount) for event in events]
+            seen.append(await tx.executemany(UPSERT, rows) - len(rows))
+            seen.append(await tx.executemany("UPDATE totals SET orders = orders WHERE account = ?", []))
+            if len(events) > 1 or events[0].amount == 7:
+                await tx.executemany("SELECT 1 / (? - 7)", [(event.amount,) for event in events])
+
+        async with app:
+            async with app.transaction() as tx:
+                assert await tx.executemany(UPSERT, [("own", 1), ("own", 2), ("other", 3)]) == 3
+                assert await tx.executemany("UPDATE totals SET amount = 0 WHERE account <> ?", [("x",), ("x",)]) == 6
+
+            async def divide() -> None:
+                async with app.transaction() as tx:
+                    await tx.execute(UPSERT, ("lost", 1))
+                    await tx.executemany("SELECT 1 / ?", [(1,), (0,), (1,)])
+
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await divide()
+            await app.publish(*events(100))
+            async with asyncio.timeout(60):
+                running = asyncio.create_task(app.run())
+                while app.handled < 100:
+                    await asyncio.sleep(0.01)
+                app.stop()
+                await running
+            assert set(seen) == {0}
+            async with app.transaction() as tx:
+                found = await tx.execute(
+                    "SELECT count(*), sum(orders)::bigint FROM totals WHERE account LIKE 'account%'"
+                )
+                assert await tx.execute("SELECT 1 FROM totals WHERE account = 'lost'") == []
+            (dead,) = await app.store.jobs(state="dead")
+            assert "division by zero" in dead.errors[-1].error
+            assert found == [(99, 99)]
 
     asyncio.run(main())
 

@@ -32,6 +32,11 @@ messages = st.builds(
     correlationid=st.none() | text,
     causationid=st.none() | text,
     traceparent=st.none() | text,
+    tags=st.lists(
+        st.text(string.ascii_letters + ":é ", min_size=1, max_size=60).map(str.strip).filter(bool),
+        unique=True,
+        max_size=5,
+    ).map(tuple),
     extensions=st.none()
     | st.dictionaries(
         st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=20).filter(lambda n: n not in ATTRIBUTES),

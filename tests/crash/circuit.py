@@ -19,6 +19,7 @@ from uuid import uuid4
 from eventmill import App, Context, DeadLetter, Event, Settings, TaskContext, Transaction, fixed
 from eventmill.backends.sqlite import checkpoint
 from eventmill.core.crash import point
+from eventmill.core.stream import Stream
 from eventmill.patterns.relay import RELAY
 from eventmill.runtime.supervisor import INCARNATION
 from eventmill.testing import crash
@@ -45,6 +46,10 @@ class Placed(Event, name="circuit.placed", key="customer"):
 
 class Booked(Event, name="circuit.booked", key="customer"):
     customer: str
+    number: int
+
+
+class OrderNoted(Event, name="note.ordered", key="number"):
     number: int
 
 
@@ -120,8 +125,16 @@ async def order(app: App, number: int) -> None:
         customer = f"c{number % CUSTOMERS}"
         await tx.execute("INSERT INTO orders VALUES (?, ?)", (number, customer))
         point("order.written")
-        tx.publish(Placed(customer, number))
+        # A customer's orders come one after another, so that the version is known.
+        tx.append(Stream("circuit", customer), Placed(customer, number), expected=number // CUSTOMERS)
         point("order.published")
+
+
+async def note(app: App, number: int) -> None:
+    """The same by the event's id alone: stored once, however often it is called."""
+    async with app.transaction() as tx:
+        noted = tx.append(Stream("note", f"c{number % CUSTOMERS}"), OrderNoted(number), ids=[f"note-{number}"])
+    assert noted.version == number // CUSTOMERS + 1, noted
 
 
 async def heal(app: App) -> None:
@@ -195,6 +208,8 @@ async def main(place: Path) -> None:
             if turn < ROUNDS:
                 numbers = range(turn * CUSTOMERS, (turn + 1) * CUSTOMERS)
                 await asyncio.gather(*(order(selling, number) for number in numbers))
+                if not os.environ.get(BROKER):
+                    await asyncio.gather(*(note(selling, number) for number in numbers))
             else:
                 await heal(booking)
             running = [asyncio.create_task(app.run()) for app in (selling, booking)]

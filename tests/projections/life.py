@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from ledgers import POISON, Booked, Ignored, Noted, Reversed, Visited, bank, folded, rows, running, until
 
-from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, on
-from eventmill.patterns.difference import difference
-from eventmill.patterns.rebuild import drop, rebuild, swap
+from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, fixed, on
 
 
 def some_events(count: int, seed: int = 1) -> list[object]:
@@ -121,6 +119,35 @@ class Life:
 
         asyncio.run(run())
 
+    def test_a_list_with_one_bad_row_is_done_one_by_one(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            app = App(self.url(tmp_path), name="checked")
+
+            @app.projection("checked", tables=["checked"], retry=fixed(0.05, attempts=2))
+            class Checked:
+                async def create(self, tx: Transaction) -> None:
+                    await tx.execute("CREATE TABLE {checked} (account TEXT, amount INTEGER CHECK (amount >= 0))")
+
+                @on(Booked, batch=True)
+                async def booked(self, events: list[Booked], tx: Transaction) -> None:
+                    rows = [(event.account, event.amount) for event in events]
+                    assert await tx.executemany("INSERT INTO {checked} VALUES (?, ?)", rows) == len(rows)
+
+            async with app, running(app):
+                view = app.view("checked")
+                events = [Booked(f"a{number}", -1 if number == 17 else number) for number in range(40)]
+                positions = await app.publish(*events)
+                await view.at_least([*positions[:17], *positions[18:]])
+                found = await app.store.query("SELECT account, amount FROM checked")
+                assert sorted(found) == sorted((event.account, event.amount) for event in events if event.amount >= 0)
+
+                async def dead() -> bool:
+                    return (await view.lag()).dead == 1
+
+                await until(dead)
+
+        asyncio.run(run())
+
     def test_rebuilt_under_load_readers_see_whole_views(self, tmp_path: Path) -> None:
         async def run() -> None:
             url = self.url(tmp_path)
@@ -156,12 +183,12 @@ class Life:
                             await asyncio.sleep(0.001)
 
                     tasks = [asyncio.create_task(load()), asyncio.create_task(read())]
-                    assert await rebuild(builder.view("balances")) == 2
+                    assert await builder.view("balances").rebuild() == 2
                     await asyncio.sleep(0.1)
-                    assert await swap(builder.view("balances"), back=True) == 1
-                    assert await swap(builder.view("balances"), back=True) == 2
+                    assert await builder.view("balances").swap(back=True) == 1
+                    assert await builder.view("balances").swap(back=True) == 2
                     await asyncio.sleep(0.1)
-                    assert await drop(builder.view("balances")) == 1
+                    assert await builder.view("balances").drop() == 1
                     over.set()
                     await asyncio.gather(*tasks)
                     # The workers have followed without a restart.
@@ -191,14 +218,14 @@ class Life:
                 with pytest.raises(BehindError, match="nobody feeds it"):
                     await view.at_least(late, timeout=0.3)
                 assert await rows(new) == folded(events), "the new code must not write into the old one's tables"
-                assert await rebuild(view, show_it=False) == 2
+                assert await view.rebuild(show=False) == 2
                 assert await rows(new) == folded(events)
-                assert await swap(view) == 2
+                assert await view.swap() == 2
                 await view.at_least(late)
                 assert await rows(new) == folded([*events, more], factor=10)
                 with pytest.raises(BehindError, match="nobody feeds it"):
-                    await swap(view, back=True)
-                assert await swap(view, back=True, force=True) == 1
+                    await view.swap(back=True)
+                assert await view.swap(back=True, force=True) == 1
 
         asyncio.run(run())
 
@@ -209,20 +236,20 @@ class Life:
                 view = app.view("balances")
                 await view.at_least(await app.publish(*(Booked(f"a{number}", number) for number in range(50))))
                 await view.at_least(await app.publish(Visited("gil", "a1"), Visited("gil", "a1")))
-                assert await rebuild(view, show_it=False) == 2
-                assert all(each.same for each in await difference(view))
+                assert await view.rebuild(show=False) == 2
+                assert all(each.same for each in await view.difference())
                 async with app.transaction() as tx:
                     await tx.execute("UPDATE balances__2 SET amount = 1000 WHERE account = 'a7'")
                     await tx.execute("DELETE FROM balances__2 WHERE account = 'a8'")
                     await tx.execute("INSERT INTO balances__2 VALUES ('new', 1, 1)")
-                balances, visits = await difference(view)
+                balances, visits = await view.difference()
                 assert visits.same
                 assert [(change.shown, change.other) for change in balances.changes] == [
                     (("a7", 7, 1), ("a7", 1000, 1)),
                     (("a8", 8, 1), None),
                     (None, ("new", 1, 1)),
                 ]
-                (first, _) = await difference(view, limit=1)
+                (first, _) = await view.difference(limit=1)
                 assert (first.rows, len(first.changes)) == (3, 1)
 
         asyncio.run(run())
@@ -250,11 +277,11 @@ class Life:
 
                 loading = asyncio.create_task(load())
                 await asyncio.sleep(0.1)
-                await rebuild(view)
+                await view.rebuild()
                 await asyncio.sleep(0.05)
-                await swap(view, back=True)
+                await view.swap(back=True)
                 await asyncio.sleep(0.05)
-                await swap(view, back=True)
+                await view.swap(back=True)
                 over.set()
                 await loading
                 await view.at_least(await app.publish(Booked("last", 1)))
@@ -279,10 +306,10 @@ class Life:
                 await asyncio.sleep(0.01)
                 assert (await app.store.trim("ledger", older_than=0.001, force=True)).messages == 9
                 with pytest.raises(MissingHistoryError, match="ledger up to position"):
-                    await rebuild(app.view("balances"))
+                    await app.view("balances").rebuild()
                 assert {group.name for group in await app.store.groups()} == {"bank.balances@1"}
                 async with running(app):
-                    assert await rebuild(app.view("balances"), partial=True) == 2
+                    assert await app.view("balances").rebuild(partial=True) == 2
                 assert (await app.view("balances").lag()).partial
                 assert await rows(app) == ([], [("gil", "ada")])
             for partial in (False, True):
@@ -305,7 +332,7 @@ class Life:
                 async with running(app):
                     await app.view("balances").at_least(await app.publish(*events), timeout=60)
                 view = app.view("balances")
-                begun = asyncio.create_task(rebuild(view))
+                begun = asyncio.create_task(view.rebuild())
 
                 async def somewhere() -> bool:
                     state = await view.state()
@@ -315,7 +342,7 @@ class Life:
                 begun.cancel()
                 await asyncio.wait({begun})
                 assert await rows(app) == folded(events)
-                assert await rebuild(view) == 2
+                assert await view.rebuild() == 2
                 assert await rows(app) == folded(events)
                 assert len((await view.state()).generations) == 2
 

@@ -14,7 +14,6 @@ import sys
 from ledgers import Booked, Visited, bank, running
 
 from eventmill import App
-from eventmill.patterns.rebuild import drop, rebuild, swap
 from eventmill.testing import crash
 
 EVENTS = [
@@ -32,15 +31,15 @@ async def work(app: App) -> None:
     async with running(app):
         await view.at_least(len(EVENTS), timeout=60)
         if (await view.state()).next == 2 or (await view.state()).live == 1:
-            await rebuild(view)
+            await view.rebuild()
         if there <= len(EVENTS):
             shown = (await view.state()).live
-            assert await swap(view, back=True) != shown
-            assert await swap(view, back=True) == shown
+            assert await view.swap(back=True) != shown
+            assert await view.swap(back=True) == shown
             await app.publish(*LATE)
         await view.at_least(len(EVENTS) + len(LATE), timeout=60)
         if len((await view.state()).generations) > 1:
-            await drop(view)
+            await view.drop()
 
 
 async def main(url: str) -> None:

@@ -18,7 +18,6 @@ from eventmill import ConfigurationError
 from eventmill.backends.connect import connect_store
 from eventmill.core.errors import MissingHistoryError
 from eventmill.patterns.as_of import project
-from eventmill.patterns.rebuild import rebuild
 
 ACCOUNTS = st.sampled_from(["ada", "bob", "cleo"])
 EVENTS = st.lists(
@@ -44,7 +43,7 @@ def test_view_equals_a_fresh_fold(events: list[object], batch: int, cut: int) ->
                 if part:
                     await view.at_least(await app.publish(*part))
             assert await rows(app) == folded(events)
-            await rebuild(view)
+            await view.rebuild()
             assert await rows(app) == folded(events)
             await view.at_least(await app.publish(Booked("ada", 1)))
             assert await rows(app) == folded([*events, Booked("ada", 1)])

@@ -17,8 +17,7 @@ from ledgers import POISON, Booked, bank, folded, rows, running, until
 from life import some_events
 
 import eventmill
-from eventmill import BehindError, BlockedError
-from eventmill.patterns.rebuild import drop, rebuild
+from eventmill import BehindError, BlockedError, SyncApp
 
 PATH = os.pathsep.join([str(Path(eventmill.__file__).parents[1]), str(Path(__file__).parent)])
 
@@ -73,8 +72,8 @@ async def _paused_past_its_lease(url: str) -> None:
             async with running(app):
                 await view.at_least(await app.publish(*events[300:]), timeout=40)
                 assert await rows(app) == folded(events)
-                await rebuild(view)
-                await drop(view)
+                await view.rebuild()
+                await view.drop()
                 paused.send_signal(signal.SIGCONT)
                 await asyncio.sleep(1.5)
                 assert await rows(app) == folded(events)
@@ -116,7 +115,7 @@ async def _through_a_broker(store: str, broker: str) -> None:
             with pytest.raises(BlockedError, match="unlucky"):
                 await view.at_least(poison, timeout=30)
             assert (await view.lag()).dead == 1
-            assert await rebuild(view, force=True) == 2
+            assert await view.rebuild(force=True) == 2
             found = await rows(app)
             assert found == folded([Booked("ada", 1), Booked("bob", 1), *(Booked(f"n{n}", n) for n in range(20))])
 
@@ -128,3 +127,12 @@ def test_a_log_in_another_file_between(tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_kafka_between(tmp_path: Path, kafka_url: str, kafka_prefix: str) -> None:
     asyncio.run(_through_a_broker(f"sqlite:///{tmp_path}/bank.db", f"{kafka_url}?prefix={kafka_prefix}"))
+
+
+def test_without_await(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bank.db"
+    with SyncApp(bank(url)) as client, worker(url):
+        positions = client.publish(Booked("ada", 5))
+        client.at_least("balances", positions, timeout=30)
+        with client.transaction() as tx:
+            assert tx.execute("SELECT amount FROM balances") == [(5,)]

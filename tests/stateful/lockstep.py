@@ -15,7 +15,7 @@ from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.core.capabilities import Unit
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import ManualClock
-from eventmill.core.errors import ConflictError, DuplicateError, LeaseLostError
+from eventmill.core.errors import ConflictError, DuplicateError, LeaseLostError, StreamClosedError
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.tracker import Tracker
@@ -102,7 +102,7 @@ class Lockstep:
     async def _one(step: Callable[[Side], Awaitable[Any]], side: Side) -> Answer:
         try:
             return "ok", plain(await step(side))
-        except (LeaseLostError, ConflictError, DuplicateError) as error:
+        except (LeaseLostError, ConflictError, DuplicateError, StreamClosedError) as error:
             return "refused", type(error).__name__
 
 

@@ -11,13 +11,15 @@ from eventmill.core.errors import BackendUnavailableError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 
+from .. import orders_view
 from ..services import APPS
-from .expectation import SUBSCRIPTIONS
+from .expectation import RECORDED, RECORDER, SUBSCRIPTIONS
 
 STALLED = 60.0
 """Seconds without any progress after which the trial gives up waiting."""
 
 RELAY = "relay"
+VIEWS = ("customer-orders", "product-sales")
 
 
 async def left() -> dict[str, int]:
@@ -29,6 +31,8 @@ async def left() -> dict[str, int]:
     for app in APPS:
         groups = {group.name: group for group in await app.store.groups()}
         wanted = [name for name in SUBSCRIPTIONS if name.startswith(f"{app.name}.")]
+        if app is orders_view.app:
+            wanted.append(RECORDER)
         for name in (RELAY, *wanted):
             group = groups.get(name)
             label = f"{app.name}.{RELAY}" if name == RELAY else name
@@ -36,7 +40,8 @@ async def left() -> dict[str, int]:
                 found[label] = 1
                 continue
             source = app.store if name == RELAY else app.broker
-            topics = None if name == RELAY else {kind.partition(".")[0] for kind in SUBSCRIPTIONS[name]}
+            kinds = RECORDED if name == RECORDER else SUBSCRIPTIONS.get(name, ())
+            topics = None if name == RELAY else {kind.partition(".")[0] for kind in kinds}
             beginnings = {
                 Partition(topic, number): 0
                 for topic, count in (await source.topics()).items()
@@ -47,6 +52,10 @@ async def left() -> dict[str, int]:
             waiting = pending.messages + group.retrying
             if waiting:
                 found[label] = waiting
+    for view in map(orders_view.app.view, VIEWS):
+        lag = await view.lag()
+        if lag.events or not lag.started:
+            found[view.name] = max(1, lag.events)
     if not found and as_log(APPS[0].broker) is None:
         # A queue does not count what its readers have in their hands.
         return await _unhandled()
@@ -60,19 +69,27 @@ async def _unhandled() -> dict[str, int]:
         for group, kinds in SUBSCRIPTIONS.items():
             if not group.startswith(f"{app.name}."):
                 continue
-            published = 0
-            for source in APPS:
-                beginnings = {
-                    Partition(topic, number): 0
-                    for topic, count in (await source.store.topics()).items()
-                    for number in range(count)
-                }
-                published += (await source.store.pending(beginnings, Types(frozenset(kinds)))).messages
+            types = Types(frozenset(kinds))
+            # What the read database has recorded are copies.
+            published = sum([await _logged(source, types) for source in APPS if source is not orders_view.app])
             async with app.transaction() as tx:
                 [(handled,)] = await tx.execute("SELECT count(*) FROM handled WHERE consumer = ?", (group,))
             if published > handled:
                 found[group] = published - handled
+    kept = Types(prefixes=frozenset(RECORDED))
+    published = sum([await _logged(app, kept) for app in APPS if app is not orders_view.app])
+    recorded = await _logged(orders_view.app, kept)
+    if published > recorded:
+        found[RECORDER] = published - recorded
     return found
+
+
+async def _logged(app: App, types: Types) -> int:
+    """How many messages of these types are in a service's own log."""
+    beginnings = {
+        Partition(topic, number): 0 for topic, count in (await app.store.topics()).items() for number in range(count)
+    }
+    return (await app.store.pending(beginnings, types)).messages
 
 
 async def ends() -> dict[str, dict[Partition, int]]:

@@ -13,11 +13,10 @@ SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "shipping.reserved": ("stock.reserved",),
     "customer.charge": ("payment.captured",),
     "customer.credit": ("payment.refunded",),
-    "orders-view.ordered": ("order.placed",),
-    "orders-view.returned": ("order.returned",),
-    "orders-view.settled": ("payment.captured", "payment.refunded"),
-    "orders-view.shipped": ("shipping.shipped",),
-    "orders-view.joined": ("customer.joined",),
-    "orders-view.rejected": ("order.rejected",),
+    "order.dispatched": ("shipping.shipped",),
 }
 """Consumer group to event types. Besides, every service's relay must publish all of its log."""
+
+RECORDER = "orders-view.record"
+RECORDED = ("order.", "payment.", "shipping.", "customer.")
+"""What the read database keeps of all services' events, by the beginning of their types; its projections read that."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from eventmill.core.errors import BackendUnavailableError
+from eventmill.core.errors import BackendUnavailableError, ConflictError
 
 from .. import order
 from ..events import GoodsReturned, Intake, LinesRejected, OrderPlaced
@@ -70,8 +70,8 @@ async def _accept(events: Iterable[Intake]) -> None:
             async with order.app.transaction() as tx:
                 for event in events:
                     await order.accept(tx, event)
-        except BackendUnavailableError:
-            # Nothing was committed, so the whole part goes in again.
+        except (BackendUnavailableError, ConflictError):
+            # Nothing was committed (another part of the order was faster, or the server went away): all of it again.
             if loop.time() > until:
                 raise
             await asyncio.sleep(0.1)

@@ -14,7 +14,7 @@ from eventmill.runtime.supervisor import Restarts, Supervisor
 
 from ..services import APPS
 from ..wiring import FOLDER, SETTINGS, forget, forget_broker
-from . import verdict
+from . import fold, verdict
 from .chaos import Chaos
 from .desk import Desk
 from .drain import dead, drained
@@ -191,6 +191,7 @@ async def _judge(
         delivery = verdict.delivery(desk, broker=as_log(APPS[0].broker) is not None)
         words = verdict.violations(desk, fed, far)
         malformed = verdict.malformed(desk)
+    fold_mismatches = await fold.mismatches()
     given_up, causes = await dead()
     for cause in causes:
         screen.say(cause)
@@ -200,6 +201,7 @@ async def _judge(
         **far,
         **delivery,
         "dead": given_up,
+        "fold_mismatches": fold_mismatches,
         "violations": words,
         "kills": chaos.kills,
         "pauses": chaos.pauses,

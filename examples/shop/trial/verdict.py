@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from .desk import Desk
+from .expectation import RECORDED
 from .feed import Fed
 
 MALFORMED_SHOWN = 50
@@ -20,8 +21,15 @@ SELECT count(*) FROM logged AS l
 WHERE NOT EXISTS (SELECT 1 FROM brokered AS b WHERE b.source = l.source AND b.id = l.id)
 """
 
+LOST_FOR_THE_RECORD = """
+SELECT count(*) FROM logged AS l
+WHERE substr(l.type, 1, instr(l.type, '.')) IN ({prefixes})
+  AND NOT EXISTS (SELECT 1 FROM recorded AS r WHERE r.source = l.source AND r.id = l.id)
+"""
+
 DUPLICATED = """
-SELECT sum(times - 1) FROM (SELECT count(*) AS times FROM handled GROUP BY consumer, source, id)
+SELECT coalesce((SELECT sum(times - 1) FROM (SELECT count(*) AS times FROM handled GROUP BY consumer, source, id)), 0)
+     + (SELECT count(*) FROM recorded) - (SELECT count(*) FROM (SELECT DISTINCT source, id FROM recorded))
 """
 
 # The sequence is counted per topic and key by the service that published; it must rise in the order of handling.
@@ -29,6 +37,14 @@ OUT_OF_ORDER = """
 SELECT count(*) FROM (
     SELECT sequence, lag(sequence) OVER (PARTITION BY consumer, source, topic, key ORDER BY n) AS earlier
     FROM handled WHERE key IS NOT NULL
+) WHERE sequence <= earlier OR sequence IS NULL
+"""
+
+# Positions of a log are in the order of its commits: `n` is that order.
+OUT_OF_ORDER_ON_RECORD = """
+SELECT count(*) FROM (
+    SELECT sequence, lag(sequence) OVER (PARTITION BY source, topic, key ORDER BY n) AS earlier
+    FROM recorded WHERE key IS NOT NULL
 ) WHERE sequence <= earlier OR sequence IS NULL
 """
 
@@ -170,10 +186,12 @@ def delivery(desk: Desk, *, broker: bool) -> dict[str, int]:
     """
     return {
         "published": desk.one("SELECT count(*) FROM logged"),
-        "handled": desk.one("SELECT count(*) FROM handled"),
-        "lost": desk.one(LOST) + (desk.one(LOST_BEFORE_THE_BROKER) if broker else 0),
+        "handled": desk.one("SELECT count(*) FROM handled") + desk.one("SELECT count(*) FROM recorded"),
+        "lost": desk.one(LOST)
+        + desk.one(LOST_FOR_THE_RECORD.format(prefixes=", ".join(f"'{prefix}'" for prefix in RECORDED)))
+        + (desk.one(LOST_BEFORE_THE_BROKER) if broker else 0),
         "duplicated": desk.one(DUPLICATED),
-        "out_of_order": desk.one(OUT_OF_ORDER) + desk.one(OUT_OF_ORDER_AT_BROKER),
+        "out_of_order": desk.one(OUT_OF_ORDER) + desk.one(OUT_OF_ORDER_ON_RECORD) + desk.one(OUT_OF_ORDER_AT_BROKER),
     }
 
 

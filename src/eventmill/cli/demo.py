@@ -31,7 +31,7 @@ LEASE = 2.0
 
 BROKER = "EVENTMILL_SHOP_BROKER"
 
-FAILURES = ("lost", "duplicated", "out_of_order", "dead", "violations")
+FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "violations")
 
 
 class Figure(click.FloatRange):

@@ -19,12 +19,9 @@ from eventmill.cli.standard import StandardGroup, confirm
 from eventmill.cli.target import load_app
 from eventmill.core.capabilities import Log
 from eventmill.core.rows import Row
-from eventmill.patterns.difference import LIMIT, Difference, difference
+from eventmill.patterns.difference import LIMIT, Difference
 from eventmill.patterns.generations import decoded
 from eventmill.patterns.lag import Lag
-from eventmill.patterns.rebuild import drop as drop_generation
-from eventmill.patterns.rebuild import rebuild as build
-from eventmill.patterns.rebuild import swap as show
 from eventmill.patterns.view import View
 
 SAME, DIFFERENT = 0, 1
@@ -154,7 +151,7 @@ def rebuild(target: str, name: str, no_swap: bool, partial: bool, force: bool) -
 async def _rebuild(target: str, name: str, no_swap: bool, partial: bool, force: bool) -> int:
     async with worked_on(target, name) as view:
         with told(name) as report:
-            return await build(view, show_it=not no_swap, partial=partial, force=force, report=report)
+            return await view.rebuild(show=not no_swap, partial=partial, force=force, report=report)
 
 
 @projections.command()
@@ -167,7 +164,7 @@ def swap(target: str, name: str, back: bool, force: bool) -> None:
 
     async def run() -> int:
         async with worked_on(target, name) as view:
-            return await show(view, back=back, force=force)
+            return await view.swap(back=back, force=force)
 
     click.echo(f"{name}: readers see generation {asyncio.run(run())}")
 
@@ -185,7 +182,7 @@ def drop(target: str, name: str, generation: int | None, force: bool, yes: bool)
 
     async def run() -> int:
         async with worked_on(target, name) as view:
-            return await drop_generation(view, generation, force=force)
+            return await view.drop(generation, force=force)
 
     click.echo(f"{name}: dropped generation {asyncio.run(run())}")
 
@@ -204,7 +201,7 @@ def diff(target: str, name: str, generation: int | None, limit: int, as_json: bo
     async def run() -> Sequence[Difference]:
         async with looked_at(target) as views:
             (view,) = [each for each in views if each.name == name]
-            return await difference(view, number=generation, limit=limit)
+            return await view.difference(generation, limit=limit)
 
     load_app(target).view(name)  # refused here where there is none of this name
     found = asyncio.run(run())

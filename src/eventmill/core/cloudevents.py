@@ -116,6 +116,7 @@ def from_structured(text: bytes, *, arrived: int, topic: str | None = None, limi
             if value is not None:
                 attributes[name] = value
     contenttype = attributes.get("datacontenttype", JSON)
+    _check(attributes, bounds)
     return _message(attributes, _data_of(members, contenttype), arrived, topic, bounds)
 
 
@@ -132,6 +133,50 @@ def from_binary(
 
     Headers without the prefix are no attributes, and left alone. The rest is as in `from_structured`.
     """
+    bounds = limits or _USUAL
+    plain = _plain(headers, prefix, min(MAX_KEY_BYTES, bounds.max_bytes))
+    attributes = _attributes(headers, prefix) if plain is None else plain
+    media = attributes.get("datacontenttype", JSON).partition(";")[0].strip().lower()
+    if media == STRUCTURED:
+        return from_structured(body, arrived=arrived, topic=topic, limits=limits)
+    if media.startswith("application/cloudevents"):
+        raise DecodeError(f"content-type: {media} cannot be read here; send one event a message, as {STRUCTURED}")
+    if plain is None:
+        _check(attributes, bounds)
+    return _message(attributes, body, arrived, topic, bounds)
+
+
+def _plain(headers: Mapping[str, str | bytes], prefix: str, longest: int) -> dict[str, str] | None:
+    """The attributes, where nothing is to be said against any of them; None where each must be looked at.
+
+    There are a dozen to each message, nearly always of the same names and short ASCII: looked at together.
+    """
+    names = _names(tuple(headers), prefix)
+    if names is None:
+        return None
+    try:
+        text = _BETWEEN.join(headers.values()).decode("ascii")  # type: ignore[arg-type]
+    except (TypeError, UnicodeDecodeError):
+        return None
+    values = text.split("\x1f")
+    if len(text) > longest or "\0" in text or len(values) != len(names) or "" in values:
+        return None
+    return dict(zip(names, values, strict=True))
+
+
+_BETWEEN = b"\x1f"
+
+_USUAL = Limits()
+
+
+@lru_cache(256)
+def _names(headers: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
+    """The attributes that these headers hold; None where not each holds one of CloudEvents' own or ours."""
+    names = tuple([name for name in (_attribute(header, prefix) for header in headers) if name in ATTRIBUTES])
+    return names if len(set(names)) == len(headers) else None
+
+
+def _attributes(headers: Mapping[str, str | bytes], prefix: str) -> dict[str, str]:
     attributes: dict[str, str] = {}
     for header, value in headers.items():
         name = _attribute(header, prefix)
@@ -145,12 +190,7 @@ def from_binary(
             except UnicodeDecodeError as error:
                 raise DecodeError(f"{name}: not UTF-8: {error}") from error
         attributes[name] = value
-    media = attributes.get("datacontenttype", JSON).partition(";")[0].strip().lower()
-    if media == STRUCTURED:
-        return from_structured(body, arrived=arrived, topic=topic, limits=limits)
-    if media.startswith("application/cloudevents"):
-        raise DecodeError(f"content-type: {media} cannot be read here; send one event a message, as {STRUCTURED}")
-    return _message(attributes, body, arrived, topic, limits or Limits())
+    return attributes
 
 
 @lru_cache(256)
@@ -194,7 +234,8 @@ def _data_of(members: Mapping[str, msgspec.Raw], contenttype: str) -> bytes:
     return text.encode()
 
 
-def _message(attributes: dict[str, str], data: bytes, arrived: int, topic: str | None, limits: Limits) -> Message:
+def _check(attributes: Mapping[str, str], limits: Limits) -> None:
+    """Refuse names and texts that no attribute may have."""
     plain = min(MAX_KEY_BYTES, limits.max_bytes)
     for name, value in attributes.items():
         if name in ATTRIBUTES and 0 < len(value) <= plain and value.isascii() and "\0" not in value:
@@ -206,6 +247,10 @@ def _message(attributes: dict[str, str], data: bytes, arrived: int, topic: str |
                 check_text(value, name, MAX_KEY_BYTES if name == "partitionkey" else limits.max_bytes)
         except MessageError as error:
             raise DecodeError(str(error)) from error
+
+
+def _message(attributes: dict[str, str], data: bytes, arrived: int, topic: str | None, limits: Limits) -> Message:
+    """Of attributes that were checked."""
     version = attributes.pop("specversion", None)
     if version != "1.0":
         raise DecodeError(f"specversion: {'missing' if version is None else repr(version)}; only 1.0 is read")

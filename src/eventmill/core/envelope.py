@@ -13,7 +13,7 @@ from eventmill.core.errors import ConfigurationError, DecodeError, EncodeError, 
 from eventmill.core.event import Named
 from eventmill.core.key import key_text
 from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
-from eventmill.core.message import Message
+from eventmill.core.message import JSON, Message
 from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
 from eventmill.core.personal import Sealer
 from eventmill.core.registry import REGISTRY, EventType, Registry
@@ -111,6 +111,7 @@ class Envelopes:
             correlationid=correlationid,
             causationid=causationid,
             extensions=extensions,
+            tags=() if kind.tags_of is None else kind.tags_of(event),
         )
 
     def in_stream(
@@ -220,20 +221,11 @@ class Envelopes:
             causation = parent.id
             if parent.traceparent is not None:
                 trace = child_of(parent.traceparent, identity)
+        # By place, in the order of the fields: this is done for every message.
         return Message(
-            id=identity,
-            source=self._source,
-            type=name,
-            topic=topic,
-            time=round(self._now() * 1_000_000),
-            data=data,
-            key=key,
-            version=version,
-            correlationid=correlation,
-            causationid=causation,
-            traceparent=trace,
-            tags=tags,
-        )
+            identity, self._source, name, topic, round(self._now() * 1_000_000), data, key, version, None, None,
+            correlation, causation, trace, JSON, None, tags,
+        )  # fmt: skip
 
 
 def _legible(kind: EventType, data: bytes) -> bytes:

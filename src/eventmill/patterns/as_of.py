@@ -17,6 +17,7 @@ from eventmill.patterns.projection import Projection
 from eventmill.patterns.tables import Tables
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
+from eventmill.runtime.settlement import make_readable
 from eventmill.runtime.transaction import Transaction
 
 PAGE = 2_000
@@ -59,6 +60,7 @@ class Fold:
     async def take_in(self, events: Sequence[Recorded]) -> None:
         """Fold events, in one commit. Raises what a method raises: then nothing of them is kept."""
         deliveries = [Delivery.read(recorded, Holding(Cursor(recorded.partition, 0, (), 0), 0)) for recorded in events]
+        await make_readable(self._envelopes, deliveries)
         unit = self._store.unit()
         transaction = Transaction(unit, self._envelopes)
         try:

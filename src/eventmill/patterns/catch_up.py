@@ -13,7 +13,7 @@ from eventmill.core.reading import Pending
 from eventmill.patterns.generations import Generation, State
 from eventmill.patterns.lag import Lag, measure
 from eventmill.patterns.projector import consumer_of
-from eventmill.patterns.view import View
+from eventmill.patterns.standing import Standing
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.subscription import Subscription
 
@@ -50,7 +50,7 @@ Report = Callable[[Progress], None]
 
 
 @asynccontextmanager
-async def feeding(view: View, number: int) -> AsyncIterator[Subscription]:
+async def feeding(view: Standing, number: int) -> AsyncIterator[Subscription]:
     """A member of a generation's group, in large batches, for as long as the block lasts."""
     ground = view.ground
     consumer = consumer_of(view.projection, view.ledger, ground.store, number, own=not ground.relayed)
@@ -77,7 +77,7 @@ async def _watched(task: asyncio.Task[None]) -> None:
 
 
 async def caught_up(
-    view: View, number: int, subscription: Subscription, report: Report | None, *, force: bool = False
+    view: Standing, number: int, subscription: Subscription, report: Report | None, *, force: bool = False
 ) -> None:
     """Return when hardly anything is left before a generation. Raises BlockedError where a dead letter is in the way."""
     loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ async def caught_up(
         await asyncio.sleep(TELL)
 
 
-async def _left(view: View, number: int) -> Pending:
+async def _left(view: Standing, number: int) -> Pending:
     """What is beyond the cursors."""
     ground = view.ground
     group = view.ledger.group(number)
@@ -114,7 +114,7 @@ async def _left(view: View, number: int) -> Pending:
     return await ground.source.backlog(group, after, view.projection.types)
 
 
-async def _settled(view: View, number: int, *, force: bool) -> bool:
+async def _settled(view: Standing, number: int, *, force: bool) -> bool:
     """Whether nothing waits for another attempt."""
     known = await _group(view, number)
     if known is not None and known.dead and not force:
@@ -127,12 +127,12 @@ async def _settled(view: View, number: int, *, force: bool) -> bool:
     return known is None or not known.retrying
 
 
-async def _group(view: View, number: int) -> Group | None:
+async def _group(view: Standing, number: int) -> Group | None:
     name = view.ledger.group(number)
     return next((group for group in await view.ground.store.groups() if group.name == name), None)
 
 
-async def lag_of(view: View, number: int) -> Lag:
+async def lag_of(view: Standing, number: int) -> Lag:
     """One generation's lag."""
     state: State = await view.state()
     generation: Generation = state.generations[number]

@@ -12,7 +12,7 @@ from eventmill.core.rows import Row
 from eventmill.patterns.catch_up import lag_of
 from eventmill.patterns.generations import Generation, State
 from eventmill.patterns.reach import passed
-from eventmill.patterns.view import View
+from eventmill.patterns.standing import Standing
 
 LIMIT = 20
 """Rows that are told of each table, unless more are asked for."""
@@ -52,7 +52,7 @@ class Difference:
         return not self.rows and not self.note
 
 
-async def difference(view: View, *, number: int | None = None, limit: int = LIMIT) -> Sequence[Difference]:
+async def difference(view: Standing, *, number: int | None = None, limit: int = LIMIT) -> Sequence[Difference]:
     """Compare the live generation with another one, table by table; nothing is locked or written.
 
     Events go on to come in, so two looks are taken, and both generations have taken in everything of the first look
@@ -70,7 +70,7 @@ async def difference(view: View, *, number: int | None = None, limit: int = LIMI
     return [_lasting(one, two) for one, two in zip(first, second, strict=True)]
 
 
-def _other(view: View, state: State, number: int | None) -> Generation:
+def _other(view: Standing, state: State, number: int | None) -> Generation:
     if number is None:
         number = state.newest.number if state.newest is not None else state.previous
     if number is None or number == state.live or number not in state.generations:
@@ -82,7 +82,7 @@ def _other(view: View, state: State, number: int | None) -> Generation:
     return state.generations[number]
 
 
-async def _look(view: View, shown: Generation, other: Generation, limit: int) -> list[Difference]:
+async def _look(view: Standing, shown: Generation, other: Generation, limit: int) -> list[Difference]:
     found = []
     for table in sorted({*shown.tables, *other.tables}):
         if table not in shown.tables or table not in other.tables:
@@ -93,7 +93,7 @@ async def _look(view: View, shown: Generation, other: Generation, limit: int) ->
     return found
 
 
-async def _compared(view: View, table: str, shown: str, other: str, limit: int) -> Difference:
+async def _compared(view: Standing, table: str, shown: str, other: str, limit: int) -> Difference:
     store = view.ground.store
     columns = (await store.query(f'SELECT * FROM "{shown}" WHERE 1 = 0')).columns  # noqa: S608 - checked names
     theirs = (await store.query(f'SELECT * FROM "{other}" WHERE 1 = 0')).columns  # noqa: S608
@@ -135,12 +135,12 @@ def _lasting(first: Difference, second: Difference) -> Difference:
     return Difference(second.table, second.columns, second.key, len(changes), changes)
 
 
-async def _now(view: View) -> Mapping[Partition, int]:
+async def _now(view: Standing) -> Mapping[Partition, int]:
     topics = view.projection.topics(await view.ground.source.topics())
     return {part: end for part, end in (await view.ground.source.end()).items() if part.topic in topics}
 
 
-async def _both_past(view: View, generations: Sequence[Generation], ends: Mapping[Partition, int]) -> None:
+async def _both_past(view: Standing, generations: Sequence[Generation], ends: Mapping[Partition, int]) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + PATIENCE
     for generation in generations:

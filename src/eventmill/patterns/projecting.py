@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
+from eventmill.core.capabilities import Unit
 from eventmill.core.context import handling
 from eventmill.core.errors import ConfigurationError, LeaseLostError
+from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Append, Query
 from eventmill.patterns.generations import Ledger
 from eventmill.patterns.projection import Branch, Projection
 from eventmill.patterns.tables import Tables
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
 from eventmill.runtime.stages import Stages
-from eventmill.runtime.transaction import Transaction, current
+from eventmill.runtime.transaction import Sendable, Transaction, current
 
 Gone = Callable[[], Awaitable[bool]]
+
+
+Effect = Callable[[Transaction], None]
+"""Something that leaves with the commit, staged in the transaction that it is given."""
+
+
+class _Held:
+    """Takes what `send` stages, until it is known whether it leaves. It stands for a transaction, and for its unit."""
+
+    def __init__(self) -> None:
+        self.effects: list[Effect] = []
+
+    @property
+    def unit(self) -> _Held:
+        return self
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        self.effects.append(lambda transaction: transaction.unit.send(jobs))
+
+    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
+        self.effects.append(lambda transaction: transaction.unit.put(key, data, expected=expected))
+
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        self.effects.append(lambda transaction: transaction.defer(work))
 
 
 class ProjectionTransaction(Transaction):
     """The transaction that a projection's methods get: `{name}` in SQL is the table, and side effects wait for a verdict."""
 
-    __slots__ = ("_delivery", "_resolve", "published")
+    __slots__ = ("_delivery", "_resolve", "effects")
 
     def __init__(self, transaction: Transaction, tables: Tables) -> None:
         super().__init__(transaction.unit, transaction._envelopes)
@@ -32,33 +60,56 @@ class ProjectionTransaction(Transaction):
         execute = transaction.unit.execute
         self.execute: Callable[..., Awaitable[Rows]] = lambda sql, parameters=(): execute(resolve(sql), parameters)
         self._delivery: Delivery | None = None
-        self.published: list[tuple[Delivery, Message]] = []
+        self.effects: list[tuple[Delivery, Effect]] = []
 
     def at(self, delivery: Delivery | None) -> None:
-        """What is published from here on, is published because of this delivery; None: of none in particular."""
+        """What leaves from here on, leaves because of this delivery; None: of none in particular."""
         self._delivery = delivery
+
+    def _because(self) -> Delivery:
+        if self._delivery is None:
+            raise ConfigurationError(
+                "a method with batch=True cannot publish or send: which of its events it does so for is not known; "
+                "give these types a method that takes one event"
+            )
+        return self._delivery
 
     def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> Awaitable[int]:
         return self._unit.executemany(self._resolve(sql), rows)
 
     def publish(self, *events: object) -> None:
         """Publish when this commits, if this generation is the one whose side effects count for the event."""
-        delivery = self._delivery
-        if delivery is None:
-            raise ConfigurationError(
-                "a method with batch=True cannot publish: which of its events it publishes for is not known; "
-                "give these types a method that takes one event"
-            )
+        delivery = self._because()
         token = handling.set(delivery.message)
         try:
-            self.published += [(delivery, self._envelopes(event)) for event in events]
+            messages = [self._envelopes(event, unsealed=True) for event in events]
         finally:
             handling.reset(token)
+        self.effects.append((delivery, lambda transaction: transaction.publish(*messages)))
+
+    def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
+        """Let a worker run a task when this commits, if this generation is the one whose side effects count."""
+        delivery = self._because()
+        held = _Held()
+        identity = call.stage(cast(Transaction, held), after=after, at=at)
+        self.effects += [(delivery, effect) for effect in held.effects]
+        return identity
+
+    def stage(self, append: Append) -> None:
+        raise ConfigurationError(
+            "a projection decides nothing: append to streams in a handler (@app.on), which runs once"
+        )
+
+    def require(self, *queries: Query, after: int) -> None:
+        raise ConfigurationError("a projection decides nothing: put conditions in a handler (@app.on), which runs once")
 
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         raise ConfigurationError(
             "a projection keeps what it knows in its tables: a document would not be rebuilt beside the live one"
         )
+
+    def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
+        raise ConfigurationError("a projection's methods have the transaction to themselves: do it at once")
 
 
 class ProjectionHandler:
@@ -102,8 +153,8 @@ class ProjectionHandler:
         finally:
             current.reset(token)
             own.close()
-        if outcome is None and own.published:
-            await self._emit(own.published, transaction)
+        if outcome is None and own.effects:
+            await self._emit(own.effects, transaction)
         return outcome
 
     async def _fold(
@@ -132,7 +183,7 @@ class ProjectionHandler:
             end += 1
         return deliveries[at:end]
 
-    async def _emit(self, published: Sequence[tuple[Delivery, Message]], transaction: Transaction) -> None:
+    async def _emit(self, effects: Sequence[tuple[Delivery, Effect]], transaction: Transaction) -> None:
         """Stage those that leave. The state is read within the transaction: no swap comes between verdict and commit."""
         if self._ledger is None:
             return
@@ -140,9 +191,9 @@ class ProjectionHandler:
         number = self._tables.generation
         if state is None or number not in state.generations:
             raise LeaseLostError(f"{self.name}: generation {number} was dropped")
-        transaction.unit.append(
-            [message for by, message in published if state.emits(number, _partition(by), by.position)]
-        )
+        for by, effect in effects:
+            if state.emits(number, _partition(by), by.position):
+                effect(transaction)
 
 
 def _partition(delivery: Delivery) -> Partition | None:

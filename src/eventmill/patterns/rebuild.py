@@ -14,7 +14,7 @@ from eventmill.patterns.beginning import create, planned, show, sweep
 from eventmill.patterns.catch_up import Report, caught_up, feeding, lag_of
 from eventmill.patterns.generations import BUILDING, FED, Generation, State
 from eventmill.patterns.reach import passed
-from eventmill.patterns.view import View
+from eventmill.patterns.standing import Standing
 
 PATIENCE = 60.0
 """Seconds to try to swap or drop while readers' locks, or events that one generation has and the other has not, are in
@@ -26,11 +26,12 @@ GRACE = 2.0
 HURRY = 0.2
 """Seconds to wait for a reader's lock at a time: those who come meanwhile wait behind us."""
 
-PAUSE = 0.05
+PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between attempts: they grow where a reader's lock is in the way, whom others wait behind meanwhile."""
 
 
 async def rebuild(
-    view: View, *, show_it: bool = True, partial: bool = False, force: bool = False, report: Report | None = None
+    view: Standing, *, show_it: bool = True, partial: bool = False, force: bool = False, report: Report | None = None
 ) -> int:
     """Build the next generation and, unless told not to `show_it`, swap to it; returns its number.
 
@@ -56,7 +57,7 @@ async def rebuild(
     return generation.number
 
 
-async def _begun(view: View, *, partial: bool) -> Generation:
+async def _begun(view: Standing, *, partial: bool) -> Generation:
     """The generation that this definition is building, made where there is none."""
     for _ in range(20):
         state = await view.state()
@@ -74,7 +75,7 @@ async def _begun(view: View, *, partial: bool) -> Generation:
     raise ConfigurationError(f"projection {view.name!r}: others keep changing its generations; try again")
 
 
-async def _begin(view: View, number: int, *, partial: bool) -> Generation:
+async def _begin(view: Standing, number: int, *, partial: bool) -> Generation:
     projection, ground, ledger = view.projection, view.ground, view.ledger
     generation = await planned(projection, ledger, ground, number, BUILDING, partial=partial)
     point("rebuild.enrolled")
@@ -95,7 +96,7 @@ async def _begin(view: View, number: int, *, partial: bool) -> Generation:
     return generation
 
 
-async def _hand_to_workers(view: View, number: int) -> None:
+async def _hand_to_workers(view: Standing, number: int) -> None:
     """From now on all workers of this definition feed it."""
     async with view.ground.unit() as (unit, _):
         state, version = await view.ledger.read(unit)
@@ -108,7 +109,7 @@ async def _hand_to_workers(view: View, number: int) -> None:
 # Swapping
 
 
-async def swap(view: View, *, to: int | None = None, back: bool = False, force: bool = False) -> int:
+async def swap(view: Standing, *, to: int | None = None, back: bool = False, force: bool = False) -> int:
     """Let readers see another generation, from one transaction to the next; returns its number.
 
     to: which; by default the newest that is built, or with `back` the one that was shown before. Only when it has
@@ -120,6 +121,7 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
         return number
     loop = asyncio.get_running_loop()
     began = loop.time()
+    pause = PAUSE
     while True:
         waiting = loop.time() - began
         try:
@@ -130,15 +132,16 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
             reason = "it has not yet all that readers have seen"
         except BackendUnavailableError as error:
             reason = str(error)
+            pause = min(2 * pause, LONGEST_PAUSE)
         if waiting > PATIENCE or (waiting > GRACE and not await _is_fed(view, number)):
             lag = await lag_of(view, number)
             raise BehindError(
                 f"generation {number} was not shown: {reason}: {lag}", events=lag.events, seconds=lag.seconds
             )
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)
 
 
-def _chosen(view: View, state: State, to: int | None, *, back: bool) -> int:
+def _chosen(view: Standing, state: State, to: int | None, *, back: bool) -> int:
     number = to if to is not None else state.previous if back else (state.newest.number if state.newest else None)
     if number is None:
         what = "before it to go back to" if back else "but the live one: eventmill projections rebuild APP"
@@ -153,33 +156,45 @@ def _chosen(view: View, state: State, to: int | None, *, back: bool) -> int:
     return number
 
 
-async def _is_fed(view: View, number: int) -> bool:
+async def _is_fed(view: Standing, number: int) -> bool:
     """Whether waiting helps: somebody takes events into it."""
     return (await lag_of(view, number)).members > 0
 
 
-async def _swapped(view: View, number: int, *, force: bool) -> bool:
+class _NotYet(Exception):
+    """The generation lacks what readers have seen: nothing of the transaction is kept."""
+
+
+async def _swapped(view: Standing, number: int, *, force: bool) -> bool:
     """Swap in one transaction, where the generation has what the live one has; False where it has not."""
     ledger, ground, types = view.ledger, view.ground, view.projection.types
-    async with ground.unit() as (unit, tx):
-        await unit.hurry(HURRY)
-        state, version = await ledger.read(unit)
-        if state is None or number not in state.generations:
-            raise ConfigurationError(f"projection {view.name!r}: generation {number} was dropped")
-        if number == state.live:
-            return True
-        # From here to the commit neither moves.
-        shown = await unit.cursors(ledger.group(state.live))
-        other = await unit.cursors(ledger.group(number))
-        if not force and not await passed(ground.source, other, shown, types):
-            return False
-        await show(state.generations[number], tx, before=state.shown)
-        emitters = state.emitters
-        if state.emitters[-1].generation != number:
-            emitters = state.handed_over(number, _furthest(shown, other))
-        changed = replace(state, live=number, previous=state.live, emitters=emitters)
-        ledger.write(unit, changed, version)
-        point("swap.staged")
+    state = await view.state()
+    shown, other = [await ground.store.cursors(ledger.group(each)) for each in (state.live, number)]
+    if not force and not await passed(ground.source, other, shown, types):
+        return False  # seen without taking a lock from anybody
+    try:
+        async with ground.unit() as (unit, tx):
+            await unit.hurry(HURRY)
+            now, version = await ledger.read(unit)
+            if now is None or number not in now.generations:
+                raise ConfigurationError(f"projection {view.name!r}: generation {number} was dropped")
+            if number == now.live:
+                return True
+            # First what readers may keep us waiting for: nobody's events wait meanwhile.
+            await show(now.generations[number], tx, before=now.shown)
+            # From here to the commit neither moves.
+            shown = await unit.cursors(ledger.group(now.live))
+            other = await unit.cursors(ledger.group(number))
+            if not force and not await passed(ground.source, other, shown, types):
+                raise _NotYet
+            emitters = now.emitters
+            if now.emitters[-1].generation != number:
+                emitters = now.handed_over(number, _furthest(shown, other))
+            changed = replace(now, live=number, previous=now.live, emitters=emitters)
+            ledger.write(unit, changed, version)
+            point("swap.staged")
+    except _NotYet:
+        return False
     return True
 
 
@@ -187,7 +202,7 @@ def _furthest(one: Mapping[Partition, int], other: Mapping[Partition, int]) -> d
     return {part: max(one.get(part, 0), other.get(part, 0)) for part in {*one, *other}}
 
 
-async def _drop_older(view: View) -> None:
+async def _drop_older(view: Standing) -> None:
     """One generation is kept for the way back; those before it are not."""
     state = await view.state()
     for number in sorted(state.generations):
@@ -198,7 +213,7 @@ async def _drop_older(view: View) -> None:
 # Dropping
 
 
-async def drop(view: View, number: int | None = None, *, force: bool = False) -> int:
+async def drop(view: Standing, number: int | None = None, *, force: bool = False) -> int:
     """Remove a generation that readers do not see, its tables and its group; returns its number.
 
     number: by default the only one that is not live. Refused with BehindError while side effects are still to come
@@ -222,7 +237,7 @@ async def drop(view: View, number: int | None = None, *, force: bool = False) ->
     return number
 
 
-def _droppable(view: View, state: State, number: int | None) -> int:
+def _droppable(view: Standing, state: State, number: int | None) -> int:
     others = sorted(set(state.generations) - {state.live})
     if number is None and len(others) == 1:
         return others[0]
@@ -236,7 +251,7 @@ def _droppable(view: View, state: State, number: int | None) -> int:
     return number
 
 
-async def _dropped(view: View, number: int, *, force: bool) -> None:
+async def _dropped(view: Standing, number: int, *, force: bool) -> None:
     ledger, ground = view.ledger, view.ground
     async with ground.unit() as (unit, tx):
         await unit.hurry(HURRY)
@@ -260,7 +275,7 @@ async def _dropped(view: View, number: int, *, force: bool) -> None:
         point("drop.staged")
 
 
-async def _refuse_if_awaited(view: View, state: State, number: int, cursors: Mapping[Partition, int]) -> None:
+async def _refuse_if_awaited(view: Standing, state: State, number: int, cursors: Mapping[Partition, int]) -> None:
     """Up to where the next emitter begins, this one's side effects count."""
     for emitter, following in zip(state.emitters, state.emitters[1:], strict=False):
         if emitter.generation == number and state.generations[number].fingerprint == view.projection.fingerprint:

@@ -83,7 +83,7 @@ class Settlement:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
         if self._envelopes.seals:
-            await self._open(deliveries)
+            await make_readable(self._envelopes, deliveries)
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
         stages = None
@@ -152,15 +152,6 @@ class Settlement:
         if len(deliveries) > 1:
             return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
-
-    async def _open(self, deliveries: Sequence[Delivery]) -> None:
-        """Make personal fields readable, as far as they are. What is stored of a message is what was received."""
-        sealer = self._envelopes.sealer
-        for delivery in deliveries:
-            message = delivery.message
-            if sealer is not None and self._envelopes.personal((message,)):
-                data = await sealer.open(message.type, message.version, message.data)
-                delivery.readable = msgspec.structs.replace(message, data=data)
 
     async def _call(
         self, deliveries: Sequence[Delivery], transaction: Transaction, stages: Stages | None
@@ -371,3 +362,13 @@ def _mark(unit: Unit, delivery: Delivery) -> None:
 
 def _with(job: Job, failure: JobError) -> Job:
     return msgspec.structs.replace(job, errors=[*job.errors, failure][-20:])
+
+
+async def make_readable(envelopes: Envelopes, deliveries: Sequence[Delivery]) -> None:
+    """Open personal fields, as far as they can be. What is stored of a message is what was received."""
+    sealer = envelopes.sealer
+    for delivery in deliveries:
+        message = delivery.message
+        if sealer is not None and envelopes.personal((message,)):
+            data = await sealer.open(message.type, message.version, message.data)
+            delivery.readable = msgspec.structs.replace(message, data=data)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaError
 
 from eventmill.backends.kafka.cluster import Cluster
+from eventmill.backends.kafka.debezium import to_records
 from eventmill.backends.kafka.failures import log, translated
 from eventmill.backends.kafka.outlet import Batch, Outlet, Sent
 from eventmill.backends.kafka.record import Record, to_record
@@ -37,12 +38,15 @@ class Publishing:
         topics = {message.topic for message in messages}
         await self._learn(topics)
         limits = await self._cluster.limits(topics)
-        records = [self._record(message, limits[message.topic]) for message in messages]
+        records = [record for message in messages for record in self._records(message, limits[message.topic])]
         smallest = min(limits.values())
         positions: list[int] = []
         for first in range(0, len(records), AT_ONCE):
             positions += await self._send(records[first : first + AT_ONCE], smallest)
-        return positions
+        # A tombstone follows the delete it belongs to, and is no message of its own.
+        return [
+            position for position, (_, _, record) in zip(positions, records, strict=True) if record.value is not None
+        ]
 
     async def _learn(self, topics: set[str]) -> None:
         """How many partitions they have. A topic nobody declared is made with the default."""
@@ -56,17 +60,17 @@ class Publishing:
                 count = DEFAULT_PARTITIONS
             self._known[topic] = count
 
-    def _record(self, message: Message, limit: int) -> tuple[str, int, Record]:
+    def _records(self, message: Message, limit: int) -> Sequence[tuple[str, int, Record]]:
         if not isinstance(message.data, bytes):
             raise EncodeError(f"{message.type}: data must be bytes, not {type(message.data).__name__}")
-        record = to_record(message)
-        if record.size > limit:
+        records = to_records(message) if self._settings.changes(message.topic) else [to_record(message)]
+        if (size := max(record.size for record in records)) > limit:
             raise MessageTooLargeError(
-                f"{message.type} {message.id} takes {record.size:,} bytes as a record; the limit of topic "
+                f"{message.type} {message.id} takes {size:,} bytes as a record; the limit of topic "
                 f"{message.topic!r} is {limit:,} (max.message.bytes): publish a reference to the data, or raise the limit"
             )
         number = partition_of(message.key, message.id, self._known[message.topic])
-        return self._settings.name(message.topic), number, record
+        return [(self._settings.name(message.topic), number, record) for record in records]
 
     async def _send(self, records: Sequence[tuple[str, int, Record]], largest: int) -> Sequence[int]:
         outlet = self._usable(largest)

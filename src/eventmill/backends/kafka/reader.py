@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from eventmill.backends.kafka import debezium
 from eventmill.backends.kafka.failures import of_exception, translated
 from eventmill.backends.kafka.record import KafkaMessage, from_record
 from eventmill.backends.kafka.settings import Config, Settings
@@ -186,7 +187,8 @@ class Reader:
         if offset < at:
             return None
         self._at[partition] = moved[partition] = offset + 1
-        return from_record(message, partition, types)
+        read = debezium.from_record if self._settings.changes(partition.topic) else from_record
+        return read(message, partition, types)
 
     def _begin_again(self, assigned: Wanted, gone: Gone, moved: dict[Partition, int]) -> None:
         """The place asked for is not there. Go on at the earliest that is left, and say what was lost."""

@@ -36,7 +36,7 @@ class Record(NamedTuple):
     """What is sent of a message. size: bytes that count against the broker's limit, never less than it takes."""
 
     key: str | None
-    value: bytes
+    value: bytes | None
     headers: list[Header]
     size: int
 
@@ -121,7 +121,7 @@ def from_record(record: KafkaMessage, partition: Partition, types: Types | None)
         if message.key is None and key:
             message = _keyed(message, key)
     except MessageError as error:
-        return _unreadable(record, partition, f"{partition} offset {offset}: {error}")
+        return unreadable(record, partition, f"{partition} offset {offset}: {error}")
     if types is not None and kind is None and not types.accepts(message.type):
         return None
     return Recorded(offset + 1, partition, created, message)
@@ -150,7 +150,8 @@ def _keyed(message: Message, key: bytes) -> Message:
     return msgspec.structs.replace(message, key=text)
 
 
-def _unreadable(record: KafkaMessage, partition: Partition, reason: str) -> Recorded:
+def unreadable(record: KafkaMessage, partition: Partition, reason: str) -> Recorded:
+    """What there is of a record, and why it is no message."""
     offset, (_, created) = record.offset(), record.timestamp()
     assert offset is not None
     message = Message(

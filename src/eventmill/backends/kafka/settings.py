@@ -18,7 +18,7 @@ COMPRESSION = ("none", "gzip", "snappy", "lz4", "zstd")
 
 OPTIONS = (
     "security", "mechanism", "cafile", "certfile", "keyfile", "prefix", "replication", "compression",
-    "connect_timeout", "publish_timeout",
+    "connect_timeout", "publish_timeout", "debezium",
 )  # fmt: skip
 
 NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -50,7 +50,8 @@ class Settings:
     """One Kafka cluster, and how this program uses it. Times in seconds.
 
     prefix: put before the name of each topic and each reported group. replication: of topics that
-    are created, or None for the broker's default. connection: for the client library; holds secrets,
+    are created, or None for the broker's default. debezium: first parts of the names of topics that hold
+    Debezium's changes, to be read and written as such. connection: for the client library; holds secrets,
     and is therefore no part of the repr. library_log: where the library's own lines go.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     publish_timeout: float
     connection: Config = field(repr=False)
     library_log: LibraryLog = field(repr=False)
+    debezium: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, url: Url) -> Self:
@@ -80,17 +82,34 @@ class Settings:
             publish_timeout=url.seconds("publish_timeout", 20.0),
             connection={"bootstrap.servers": hosts, **CONNECTION, **_security(url)},
             library_log=LibraryLog(url.password),
+            debezium=_servers(url),
         )
 
     def name(self, topic: str) -> str:
         """What Kafka calls a topic of ours."""
         return self.prefix + topic
 
+    def changes(self, topic: str) -> bool:
+        """Whether a topic holds Debezium's changes."""
+        return topic.partition(".")[0] in self.debezium
+
     def topic(self, name: str) -> str | None:
         """The topic of ours that Kafka calls so; None where it is none."""
         if name.startswith("__") or not name.startswith(self.prefix):
             return None
         return name.removeprefix(self.prefix) or None
+
+
+def _servers(url: Url) -> tuple[str, ...]:
+    text = url.get("debezium")
+    if text is None:
+        return ()
+    names = tuple([name.strip() for name in text.split(",")])
+    if not all(name and NAMES.issuperset(name) and "." not in name for name in names):
+        raise url.refusal(
+            f"debezium={text!r}; give topic prefixes (topic.prefix of the connectors), such as legacy,shop"
+        )
+    return names
 
 
 def _security(url: Url) -> Config:

@@ -52,6 +52,7 @@ class MemoryUnit:
         return not (
             self._has_turn
             or self._appends
+            or self._conditions
             or self._sends
             or self._puts
             or self._settlements

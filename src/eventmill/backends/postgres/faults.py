@@ -5,10 +5,13 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors, pq
 
-from eventmill.core.errors import BackendError, BackendUnavailableError, StorageFullError
+from eventmill.core.errors import BackendError, BackendUnavailableError, ConflictError, StorageFullError
 
 AGAIN = frozenset({"40001", "40P01", "55P03", "26000", "0A000", "42P05", "25P02"})
 """Nobody's fault: serialization, deadlocks, waited too long for a lock, a prepared statement that is gone or stale."""
+
+LOCKED = "55P03"
+"""Waited too long for a lock."""
 
 REFUSED = frozenset({"EM001", "EM002", "EM003", "EM004", "EM005"})
 """Raised by eventmill's own functions: a lost claim, a repeated message, another version of a document or of a stream, an
@@ -57,7 +60,7 @@ def translated(error: BaseException, where: str) -> BackendError:
         return StorageFullError(f"{where}: the server's disk is full; free some, nothing was written ({text})")
     if state == "25006":
         return BackendUnavailableError(f"{where}: the server is read-only (a standby?): {text}")
-    if state in ("55P03", "57014"):
+    if state in (LOCKED, "57014"):
         return BackendUnavailableError(f"{where}: waited too long: {text}")
     if state.startswith(_GONE) or state.startswith("53") or not state:
         return BackendUnavailableError(f"{where}: {text}")
@@ -67,3 +70,11 @@ def translated(error: BaseException, where: str) -> BackendError:
 def hopeless(error: BaseException) -> bool:
     """Whether trying to connect again cannot help: it is for people to mend."""
     return any(sign in str(error) for sign in _HOPELESS)
+
+
+def conflict(key: str, expected: int | None, error: Exception) -> Exception:
+    """ConflictError for the refusal of a document; another error as it is."""
+    if getattr(error, "sqlstate", None) != "EM003":
+        return error
+    actual = int(error.diag.message_detail or 0)  # type: ignore[attr-defined]
+    return ConflictError(f"document {key!r}", expected=expected, actual=actual or None)

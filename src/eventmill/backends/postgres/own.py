@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import psycopg
 from psycopg import pq
@@ -13,14 +14,14 @@ from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.outcome import Outcomes
-from eventmill.backends.postgres.pipeline import Pipeline, answer
+from eventmill.backends.postgres.pipeline import Pipeline, answer, tally
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.pool import Pool
 from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
+from eventmill.backends.postgres.staging import Staging
 from eventmill.backends.postgres.topics import Topics
-from eventmill.backends.postgres.unit import Staging, conflict
 from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
@@ -30,13 +31,25 @@ from eventmill.core.message import Partition
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import CLOSED, all_of
 
+T = TypeVar("T")
 _Reply = asyncio.Future[pq.abc.PGresult]
 
 
 class OwnUnit(Staging):
     """Needs a connection only when it runs a statement or may be refused; else its messages join others' commit."""
 
-    __slots__ = ("_address", "_begun", "_entering", "_outcomes", "_over", "_pipeline", "_pool", "_topics", "_writer")
+    __slots__ = (
+        "_address",
+        "_begun",
+        "_entering",
+        "_hurried",
+        "_outcomes",
+        "_over",
+        "_pipeline",
+        "_pool",
+        "_topics",
+        "_writer",
+    )
 
     def __init__(self, address: Address, pool: Pool, writer: Writer, topics: Topics, outcomes: Outcomes) -> None:
         super().__init__(None, None)
@@ -47,6 +60,7 @@ class OwnUnit(Staging):
         self._outcomes = outcomes
         self._pipeline: Pipeline | None = None
         self._begun = False
+        self._hurried = False
         self._over: Exception | None = None
         self._entering: asyncio.Future[None] | None = None
 
@@ -80,12 +94,12 @@ class OwnUnit(Staging):
         if error is not None and self._over is None:
             self._over = error
 
-    async def _told(self, reply: _Reply) -> pq.abc.PGresult:
+    async def _told(self, reply: asyncio.Future[T]) -> T:
         try:
             return await reply
         except psycopg.Error as error:
             self._over = self._over or error
-            if faults.environmental(error):
+            if faults.environmental(error) or (self._hurried and error.sqlstate == faults.LOCKED):
                 raise faults.translated(error, str(self._address)) from error
             raise
         except Exception as error:
@@ -106,8 +120,20 @@ class OwnUnit(Staging):
         return pipeline.user_rows(await self._told(reply))
 
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        counts = await asyncio.gather(*(self.execute(sql, row) for row in rows)) if rows else []
-        return sum(count.rowcount for count in counts)
+        self._refuse_if_ended()
+        translated = translate(sql)
+        ordered = [in_order(translated, row) for row in rows]
+        if not ordered:
+            return 0
+        pipeline = await self.enter()
+        if translated.defines:
+            await self.fetch("lock_definitions")
+        dumped = [pipeline.dump(each) for each in ordered]
+        reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        settle = tally(reply, len(dumped))
+        for each in dumped:
+            pipeline.send(translated.sql, settle, *each, binary=0)
+        return await self._told(reply)
 
     async def fetch(self, name: str, *values: Value) -> list[tuple[object, ...]]:
         """One of eventmill's own statements within the transaction."""
@@ -118,6 +144,7 @@ class OwnUnit(Staging):
         return pipeline.rows(result) if result.ntuples else []
 
     async def hurry(self, seconds: float) -> None:
+        self._hurried = True
         await self.fetch("set_lock_timeout", text(str(max(1, int(seconds * 1000)))))
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
@@ -173,8 +200,8 @@ class OwnUnit(Staging):
         # Those that close streams come last: they are no obstacle to what is appended with them.
         await self._put([each for each in documents if each[0].startswith(CLOSED)])
         await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
-        self._writer.committed(bool(messages))
         staged.appends.committed()
+        self._writer.committed(bool(messages))
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)
@@ -187,7 +214,7 @@ class OwnUnit(Staging):
             try:
                 await self.fetch("put", text(key), blob(data), number(expected))
             except psycopg.Error as error:
-                raise conflict(key, expected, error) from error
+                raise faults.conflict(key, expected, error) from error
 
     async def _commit(self, pipeline: Pipeline, *, writes: bool) -> None:
         """Whether it was done is known even where the answer is lost: by the transaction's number."""

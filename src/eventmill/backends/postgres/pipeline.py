@@ -349,6 +349,26 @@ def answer(reply: asyncio.Future[pq.abc.PGresult]) -> Settle:
     return settle
 
 
+def tally(reply: asyncio.Future[int], statements: int) -> Settle:
+    """For each of so many statements: the reply is how many rows they have changed together, or the first error."""
+    left, changed = statements, 0
+
+    def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
+        nonlocal left, changed
+        if reply.done():
+            return
+        if error is not None:
+            reply.set_exception(error)
+            return
+        assert result is not None
+        changed += result.command_tuples or 0
+        left -= 1
+        if not left:
+            reply.set_result(changed)
+
+    return settle
+
+
 def _no_one() -> None:
     pass
 

@@ -1,161 +1,29 @@
-"""One unit of work: what both kinds of it have in common, and the one that shares its transaction with others."""
+"""One unit of work that shares its transaction with others."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from typing import Any
 
 from psycopg import pq
 
+from eventmill.backends.postgres.answers import conflict, forgotten, rows_changed
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
 from eventmill.backends.postgres.pipeline import Settle
-from eventmill.backends.postgres.placeholders import in_order, translate
-from eventmill.backends.postgres.staged import Settlement, Staged
+from eventmill.backends.postgres.placeholders import Translated, in_order, translate
+from eventmill.backends.postgres.staging import Staging
 from eventmill.backends.postgres.topics import Topics
 from eventmill.backends.postgres.values import blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
-from eventmill.core.document import ABSENT, Document
-from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
+from eventmill.core.document import Document
+from eventmill.core.errors import ConfigurationError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Partition
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import CLOSED, Absence, Append, all_of
-from eventmill.core.tracker import Tracker
-
-
-class Staging:
-    """What a unit stages in memory until it ends. Made once a message: most of it only when it is needed."""
-
-    __slots__ = (
-        "_claim", "_conditions", "_documents", "_ended", "_entries", "_fence", "_inbox", "_jobs", "_marks", "_settlements",
-        "_to_check",
-    )  # fmt: skip
-
-    def __init__(self, claim: Cursor | Job | None, fence: Fence | None) -> None:
-        self._claim = claim
-        self._fence = fence
-        self._ended = False
-        self._entries: list[Message | Append] | None = None
-        self._conditions: list[Absence] | None = None
-        self._to_check = False  # whether there are appends or conditions
-        self._jobs: list[Job] | None = None
-        self._documents: list[tuple[str, bytes | None, int | None]] | None = None
-        self._settlements: list[tuple[Job, int | None, bool]] | None = None
-        self._inbox: list[tuple[str, Message]] | None = None
-        self._marks: list[tuple[Cursor, Tracker, int]] | None = None
-
-    def _refuse_if_ended(self) -> None:
-        if self._ended:
-            raise ConfigurationError("this transaction has ended; use it inside its `async with` or handler only")
-
-    @property
-    def untouched(self) -> bool:
-        return not (
-            self._touched
-            or self._entries
-            or self._conditions
-            or self._jobs
-            or self._documents
-            or self._settlements
-            or self._inbox
-            or self._marks
-        )
-
-    @property
-    def _touched(self) -> bool:
-        """Whether it has run, or is about to run, a statement."""
-        raise NotImplementedError
-
-    def append(self, messages: Sequence[Message]) -> None:
-        self._refuse_if_ended()
-        self._entries = [*(self._entries or ()), *messages]
-
-    def append_to(self, append: Append) -> None:
-        self._refuse_if_ended()
-        self._entries = [*(self._entries or ()), append]
-        self._to_check = True
-
-    def require(self, condition: Absence) -> None:
-        self._refuse_if_ended()
-        self._conditions = [*(self._conditions or ()), condition]
-        self._to_check = True
-
-    def send(self, jobs: Sequence[Job]) -> None:
-        self._refuse_if_ended()
-        self._jobs = [*(self._jobs or ()), *jobs]
-
-    def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
-        self._refuse_if_ended()
-        if self._documents is None:
-            self._documents = []
-        self._documents.append((key, data, expected))
-
-    def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
-        self._refuse_if_ended()
-        self._settlements = [*(self._settlements or ()), (job, retry_at, dead)]
-
-    def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
-        self._refuse_if_ended()
-        if self._marks is None:
-            self._marks = [(cursor, tracker, position)]
-        else:
-            self._marks.append((cursor, tracker, position))
-
-    def receive(self, group: str, message: Message) -> None:
-        self._refuse_if_ended()
-        self._inbox = [*(self._inbox or ()), (group, message)]
-
-    def _as_staged(self, key: str, found: Document | None) -> Document | None:
-        """The document as this unit must see it: with what it has staged itself."""
-        version, data = (ABSENT, None) if found is None else (found.version, found.data)
-        for staged, value, _ in self._documents or ():
-            if staged == key:
-                version, data = (ABSENT, None) if value is None else (version + 1, value)
-        return None if data is None else Document(key, version, data)
-
-    def _many_as_staged(self, keys: Collection[str], rows: Sequence[Sequence[Any]]) -> dict[str, Document]:
-        stored = {key: Document(key, version, data) for key, version, data in rows}
-        if not self._documents:
-            return stored
-        seen = {key: self._as_staged(key, stored.get(key)) for key in keys}
-        return {key: document for key, document in seen.items() if document is not None}
-
-    def _fill(self, staged: Staged[object], now: int) -> None:
-        """Stage settlements, claims and inbox marks with those of others. Raises UnitInterruptedError where this
-        cannot share with them."""
-        claim, fence, marks = self._claim, self._fence, self._marks
-        if not self._settlements and not self._inbox and marks and fence and len(marks) == 1 and marks[0][0] is claim:
-            # What nearly every unit is.
-            if staged.conflicting(marks[0][0], fence):
-                raise UnitInterruptedError("another unit of this commit stands on the same partition otherwise")
-            staged.hold(self, marks[0][0], fence)
-            return
-        member = self._fence.member if self._fence else None
-        settled = {job.id for job, _, _ in self._settlements or ()}
-        for job, retry_at, dead in self._settlements or ():
-            if retry_at is not None:
-                staged.settle(self, Settlement(job, member, "retry", retry_at))
-            else:
-                staged.settle(self, Settlement(job, member, "bury" if dead else "finish", now))
-        if isinstance(self._claim, Job) and self._claim.id not in settled:
-            staged.settle(self, Settlement(self._claim, member, "hold", 0))
-        if self._fence is not None:
-            held = [cursor for cursor, _, _ in self._marks or ()]
-            if isinstance(self._claim, Cursor):
-                held.append(self._claim)
-            for cursor in held:
-                if staged.conflicting(cursor, self._fence):
-                    raise UnitInterruptedError("another unit of this commit stands on the same partition otherwise")
-                staged.hold(self, cursor, self._fence)
-        elif self._marks or self._claim:
-            raise ConfigurationError("a claim needs the fence of its member")
-        for group, message in self._inbox or ():
-            if not staged.receive(self, group, message):
-                raise UnitInterruptedError("another unit of this commit receives the same message")
+from eventmill.core.stream import CLOSED, all_of
 
 
 class SharedUnit(Staging):
@@ -234,10 +102,7 @@ class SharedUnit(Staging):
         self._refuse_if_ended()
         translated = translate(sql)
         ordered = in_order(translated, parameters)
-        batch = self._batch or await self._enter()
-        if batch.turn is not self and (translated.reads or batch.turn is not None):
-            await batch.take_turn(self, keep=translated.reads)
-        self._refuse_if_failed(batch)
+        batch = await self._ready(translated)
         pipeline = self._writer.pipeline
         dumped = pipeline.dump(ordered) if pipeline is not None and ordered else ((), (), ())
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
@@ -248,9 +113,42 @@ class SharedUnit(Staging):
             raise self._writer.met(batch, self, UnitInterruptedError("the connection was lost"))
         return self._writer.pipeline.user_rows(result)
 
+    async def _ready(self, translated: Translated) -> Batch:
+        """The batch, as soon as it is this unit's turn for such a statement."""
+        batch = self._batch or await self._enter()
+        if batch.turn is not self and (translated.reads or batch.turn is not None):
+            await batch.take_turn(self, keep=translated.reads)
+        self._refuse_if_failed(batch)
+        return batch
+
     async def executemany(self, sql: str, rows: Sequence[SqlParameters]) -> int:
-        counts = await asyncio.gather(*(self.execute(sql, row) for row in rows)) if rows else []
-        return sum(count.rowcount for count in counts)
+        self._refuse_if_ended()
+        translated = translate(sql)
+        ordered = [in_order(translated, row) for row in rows]
+        if not ordered:
+            return 0
+        batch = await self._ready(translated)
+        reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
+        last = self._reply(batch, reply)
+        changed = 0
+
+        def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
+            # Only the last answer, or the first error, is anybody's affair: no task and no future a row.
+            nonlocal changed
+            if error is not None or batch.failure is not None:
+                last(None, error)
+            elif result is not None:
+                changed += rows_changed(result)
+
+        self._executed = True
+        for place, row in enumerate(ordered, 1):
+            pipeline = self._writer.pipeline
+            dumped = pipeline.dump(row) if pipeline is not None and row else ((), (), ())
+            self._writer.send(batch, last if place == len(ordered) else settle, translated.sql, dumped)
+        result = await reply
+        if self._writer.pipeline is None:
+            raise self._writer.met(batch, self, UnitInterruptedError("the connection was lost"))
+        return changed + rows_changed(result)
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         raise ConfigurationError("a handler's transaction shares its commit: ask for cursors in one of your own")
@@ -268,7 +166,7 @@ class SharedUnit(Staging):
         await self._own(batch, key)
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-        self._writer.call(batch, self._reply(batch, _forgotten()), "lock_document", [text(key)])
+        self._writer.call(batch, self._reply(batch, forgotten()), "lock_document", [text(key)])
         self._writer.call(batch, self._reply(batch, reply), "document", [text(key)])
         result = await reply
         assert self._writer.pipeline is not None
@@ -383,18 +281,3 @@ class SharedUnit(Staging):
         if batch is not None:
             self._disown(batch)
             self._writer.leave(batch, self, undo=self._executed)
-
-
-def conflict(key: str, expected: int | None, error: Exception) -> Exception:
-    """ConflictError for the refusal of a document; another error as it is."""
-    if getattr(error, "sqlstate", None) != "EM003":
-        return error
-    actual = int(error.diag.message_detail or 0)  # type: ignore[attr-defined]
-    return ConflictError(f"document {key!r}", expected=expected, actual=actual or None)
-
-
-def _forgotten() -> asyncio.Future[pq.abc.PGresult]:
-    """A reply that nobody waits for."""
-    future: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-    future.cancel()
-    return future

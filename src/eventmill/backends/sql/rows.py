@@ -33,9 +33,6 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     tags: tuple[str, ...] = ()
 
 
-SEQUENCE = 5
-"""The column of a log row that holds this log's own count."""
-
 _tuple = tuple.__new__
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Attributes).decode
@@ -65,12 +62,17 @@ def attributes(message: Message) -> bytes:
 def numbered(rows: Iterable[Sequence[Any]]) -> list[Recorded]:
     """Rows of one stream as its events: an event's number is its version here, also where another log had given one."""
     found = []
-    for row in rows:
-        record = recorded(row)
-        if record.message.sequence != row[SEQUENCE]:
-            message = msgspec.structs.replace(record.message, sequence=row[SEQUENCE])
-            record = msgspec.structs.replace(record, message=message)
-        found.append(record)
+    partition: Partition | None = None
+    for position, topic, number, type_, key, sequence, id_, recorded_at, attributes_, data in rows:
+        rest = _decode(attributes_)
+        message = Message(
+            id_, rest.source, type_, topic, rest.time, data, key, rest.version, sequence, rest.subject,
+            id_ if rest.correlationid is None else rest.correlationid or None, rest.causationid, rest.traceparent,
+            rest.contenttype, rest.extensions, rest.tags,
+        )  # fmt: skip
+        if partition is None:
+            partition = Partition(topic, number)  # one key has one
+        found.append(Recorded(position, partition, recorded_at, message))
     return found
 
 
@@ -78,25 +80,14 @@ def recorded(row: Sequence[Any]) -> Recorded:
     """A row of the log as the message it holds."""
     position, topic, partition, type_, key, sequence, id_, recorded_at, attributes_, data = row
     rest = _decode(attributes_)
+    # By place: this is done for every message read, and names cost more than all the rest.
     message = Message(
-        id=id_,
-        source=rest.source,
-        type=type_,
-        topic=topic,
-        time=rest.time,
-        data=data,
-        key=key,
-        version=rest.version,
-        sequence=sequence if rest.sequence is None else rest.sequence,
-        subject=rest.subject,
-        correlationid=id_ if rest.correlationid is None else rest.correlationid or None,
-        causationid=rest.causationid,
-        traceparent=rest.traceparent,
-        contenttype=rest.contenttype,
-        extensions=rest.extensions,
-        tags=rest.tags,
-    )
-    # A named tuple's own constructor is a Python function, and this is done for every message read.
+        id_, rest.source, type_, topic, rest.time, data, key, rest.version,
+        sequence if rest.sequence is None else rest.sequence, rest.subject,
+        id_ if rest.correlationid is None else rest.correlationid or None, rest.causationid, rest.traceparent,
+        rest.contenttype, rest.extensions, rest.tags,
+    )  # fmt: skip
+    # A named tuple's own constructor is a Python function.
     return Recorded(position, _tuple(Partition, (topic, partition)), recorded_at, message)
 
 

@@ -97,8 +97,10 @@ class Additions:
     def _check(self, condition: Absence) -> None:
         for number in range(len(self.messages) - 1, -1, -1):
             message = self.messages[number][0]
+            found = self._appender.head + 1 + number
+            if found <= condition.after:
+                break
             if message.tags and any(query.matches(message) for query in condition.queries):
-                found = self._appender.head + 1 + number
                 raise TagConflictError("an event with these tags", after=condition.after, found=found)
         for query in condition.queries:
             latest = self._latest(query, condition.after)

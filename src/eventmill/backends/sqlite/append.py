@@ -106,6 +106,8 @@ class Appender:
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Store jobs: due, or parked where their lane is occupied."""
+        if not jobs:
+            return
         if all(job.lane is None for job in jobs):
             self.connection.executemany(self.sql["send"], [job_row(job, job.state) for job in jobs])
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
@@ -95,11 +96,19 @@ class SqliteGroups(Database):
         with self._beating:
             if self._beater is None:
                 self._beater = connect(self.path, synchronous=self._synchronous)
-                self._beater.execute("PRAGMA busy_timeout = 30000")
             milliseconds = int(lease * 1000)
-            self._beater.execute(
-                STATEMENTS["beat"], (self.now() + milliseconds, milliseconds, json.dumps(list(members)))
-            )
+            until = time.monotonic() + 3 * lease
+            while True:
+                try:
+                    self._beater.execute(
+                        STATEMENTS["beat"], (self.now() + milliseconds, milliseconds, json.dumps(list(members)))
+                    )
+                    return
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                        raise
+                # SQLite's own waiting looks ten times a second: writers that follow each other closely would never let it in.
+                time.sleep(0.001)
 
     async def bury(self, incarnation: str) -> None:
         def work(connection: sqlite3.Connection) -> None:

@@ -35,6 +35,7 @@ class Capture:
         partitions: int = 1,
         retention: RetentionPolicy | None = None,
         max_bytes: int = MAX_BYTES,
+        debezium: bool = False,
         register: Callable[..., Any],
     ) -> None:
         if not _NAME.fullmatch(name):
@@ -63,7 +64,8 @@ class Capture:
         self.partitions = partitions
         self.retention = retention or RetentionPolicy()
         self.max_bytes = max_bytes
-        self.classes = declare(registry, name, self.tables)
+        self.classes = declare(registry, name, self.tables, debezium=debezium)
+        self._registry = registry
         self._register = register
 
     def __repr__(self) -> str:
@@ -84,7 +86,26 @@ class Capture:
     @property
     def topics(self) -> dict[str, int]:
         """Where its events are kept, with partition counts."""
-        return {
-            **{type_name(self.name, table): self.partitions for table in self.tables},
-            f"{self.name}.messages": self.partitions,
-        }
+        names = [f"{self.name}.messages"]
+        for table in self.tables:
+            names += [type_name(self.name, table), f"{type_name(self.name, table)}.schema"]
+        kinds = map(self._registry.named, names)
+        return {kind.topic: self.partitions for kind in kinds if kind is not None}
+
+
+class ForeignTables:
+    """Tables whose changes a Debezium publishes. `tables["public.customers"]` is the event type, for `@app.on`."""
+
+    def __init__(self, server: str, tables: Sequence[str], registry: Registry) -> None:
+        if not _NAME.fullmatch(server):
+            raise ConfigurationError(f"debezium {server!r}: give the connector's topic.prefix, such as 'legacy'")
+        if isinstance(tables, str) or not tables:
+            raise ConfigurationError(f"debezium {server}: tables={tables!r}; give a list such as ['public.customers']")
+        self.server = server
+        self.classes = declare(registry, server, list(tables), debezium=True)
+
+    def __getitem__(self, table: str) -> type[Change]:
+        found = self.classes.get(table)
+        if found is None:
+            raise ConfigurationError(f"debezium {self.server} has no table {table!r}; it has {', '.join(self.classes)}")
+        return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from eventmill.core.changes import Source
 from eventmill.core.errors import ConfigurationError
-from eventmill.patterns.cdc.capture import MAX_BYTES, Capture
+from eventmill.patterns.cdc.capture import MAX_BYTES, Capture, ForeignTables
 from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.cdc.change import Order
 from eventmill.patterns.cdc.policy import RetentionPolicy
@@ -56,6 +56,7 @@ class Captures:
         partitions: int = 1,
         retention: RetentionPolicy | None = None,
         max_bytes: int = MAX_BYTES,
+        debezium: bool = False,
     ) -> Capture:
         """Capture changes of another database's tables as events; `eventmill cdc init` has to be run once.
 
@@ -63,7 +64,8 @@ class Captures:
         the first part of the events' names, by default the database's. messages: prefixes of `pg_logical_emit_message`
         whose messages become events, too. order: handlers get each `row`'s changes in order, or all of a `table`, one after
         another. partitions: of each table's topic. retention: when the source keeps too much for it.
-        max_bytes: of one row's event; a larger one stops the capture.
+        max_bytes: of one row's event; a larger one stops the capture. debezium: call the topics as Debezium does, for a
+        broker `kafka://…?debezium=NAME`, which then writes them in its format.
 
         As a decorator it registers the function as a handler of all the tables' changes. Otherwise
         `capture["customers"]` is the event type to give to `@app.on`.
@@ -71,7 +73,7 @@ class Captures:
         made = Capture(
             self._connect(url), name=name or self._database_of(url), tables=tables, registry=self._where.registry,
             messages=messages, order=order, partitions=partitions, retention=retention, max_bytes=max_bytes,
-            register=self._register,
+            debezium=debezium, register=self._register,
         )  # fmt: skip
         if made.name in self._declared:
             raise ConfigurationError(f"a capture {made.name!r} is there already: give this one another name=")
@@ -79,6 +81,13 @@ class Captures:
         for topic, partition_count in made.topics.items():
             self._topics.setdefault(topic, partition_count)
         return made
+
+    def debezium(self, server: str, *, tables: Sequence[str]) -> ForeignTables:
+        """The tables whose changes a Debezium publishes; the App's broker must be `kafka://…?debezium=SERVER`.
+
+        server: its topic.prefix. tables: with their schema, as in the topics' names (`public.customers`).
+        """
+        return ForeignTables(server, tables, self._where.registry)
 
     def capturings(self, incarnation: str, heartbeat: Heartbeat, numbers: count[int]) -> Sequence[Capturing]:
         """This process's part in each."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from eventmill.core.changes import Column, Row
+from eventmill.core.debezium import topic_of
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.names import check_name
 from eventmill.core.registry import Registry
@@ -91,10 +92,11 @@ def type_name(capture: str, table: str) -> str:
     return check_name(f"{capture}.{_UNFIT.sub('_', part.lower())}", "the name of a captured table's events")
 
 
-def declare(registry: Registry, capture: str, tables: list[str]) -> dict[str, type[Change]]:
+def declare(registry: Registry, capture: str, tables: list[str], *, debezium: bool = False) -> dict[str, type[Change]]:
     """Register the events of each table; returns the classes of their changes, by table.
 
-    Raises ConfigurationError where two tables would have the same name.
+    debezium: topics are called as Debezium's (`legacy.public.customers`) and hold nothing but changes of rows; what
+    else there is has topics of its own. Raises ConfigurationError where two tables would have the same name.
     """
     classes: dict[str, type[Change]] = {}
     names: dict[str, str] = {}
@@ -103,9 +105,10 @@ def declare(registry: Registry, capture: str, tables: list[str]) -> dict[str, ty
         if name in names:
             raise ConfigurationError(f"tables {names[name]} and {table} would both be {name}: capture them apart")
         names[name] = table
-        classes[table] = _declare(registry, Change, name, name)
-        _declare(registry, SchemaChanged, f"{name}.schema", name)
-    _declare(registry, Emission, f"{capture}.messages", f"{capture}.messages")
+        classes[table] = _declare(registry, Change, name, topic_of(capture, table) if debezium else name)
+        _declare(registry, SchemaChanged, f"{name}.schema", f"{capture}-schema" if debezium else name)
+    messages = f"{capture}.messages"
+    _declare(registry, Emission, messages, f"{capture}-messages" if debezium else messages)
     return classes
 
 

@@ -129,7 +129,7 @@ class Translator:
     def reshaped(self, entry: Reshaped, number: int) -> list[Message]:
         event = schema_changed(entry.shape, entry.former, self._position)
         name = self._types[entry.shape.table]
-        return [self._message(f"{name}.schema", entry.shape.table, f"r{number}", event, topic=name)]
+        return [self._message(f"{name}.schema", entry.shape.table, f"r{number}", event)]
 
     def emitted(self, entry: Emitted, number: int, now: int) -> Message:
         """The event in a CloudEvents envelope, or else what was said as it is. now: microseconds."""
@@ -147,7 +147,7 @@ class Translator:
                 id=identity,
                 source=self._source,
                 type=name,
-                topic=name,
+                topic=self._topic(name),
                 time=now,
                 data=write_json(event),
                 key=entry.prefix,
@@ -165,10 +165,14 @@ class Translator:
         check_message(message, self._limits)
         return message
 
+    def _topic(self, name: str) -> str:
+        kind = self._registry.named(name)
+        return name if kind is None else kind.topic
+
     def _key(self, shape: Shape, key: Key) -> str:
         return message_key(key) if self._by_row else shape.table
 
-    def _message(self, name: str, key: str, place: str, event: object, topic: str | None = None) -> Message:
+    def _message(self, name: str, key: str, place: str, event: object) -> Message:
         data = write_json(event)
         if len(data) > self._limits.max_bytes:
             raise ConfigurationError(
@@ -179,7 +183,7 @@ class Translator:
             id=f"{self._epoch}-{self._position:x}-{place}",
             source=self._source,
             type=name,
-            topic=topic or name,
+            topic=self._topic(name),
             time=self._time,
             data=data,
             key=key,

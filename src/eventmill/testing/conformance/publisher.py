@@ -57,6 +57,7 @@ class PublisherConformance(Conformance[B]):
             traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             contenttype="application/json; charset=utf-8",
             extensions={"tenant": "north"},
+            tags=("course:c1", "student:Żofia 7"),
         )
         async with stage.open() as backend:
             await backend.publish([sent])
