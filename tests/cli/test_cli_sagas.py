@@ -144,3 +144,9 @@ def test_lineage_goes_both_ways(call: Call, service: Any) -> None:
         assert "-> shop.both/done/1" in call("lineage", URL, each["id"]).stdout
     assert "<- clisaga.go" in call("lineage", URL, "shop.both/done/1").stdout
     call("lineage", URL, "nothing", code=1)
+
+
+def test_timers_are_no_types_that_an_app_must_know(call: Call, service: Any) -> None:
+    found = parsed(call("check", TARGET, "--json"))
+    assert found["ok"]
+    assert "clisaga.placed" in [each["type"] for each in found["types"]]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from long_running import SETTINGS, in_loop, running, until, url
+from msgspec import structs
 
 from eventmill import App, Collected, ConfigurationError, Event, Message, Transaction, sliding, tumbling
 from eventmill.core.message import Partition
@@ -212,6 +213,33 @@ async def test_windows_of_event_time_end_where_nothing_follows(url: str) -> None
         await app.publish(AggContact("a"))
         found = await coarse(app, 2)
         assert [each["reason"] for each in found] == ["window"] * 2
+
+
+@in_loop
+async def test_what_came_in_time_is_not_late_because_nobody_was_there(url: str) -> None:
+    """The window's timer has come while no worker ran, and events of the window wait in the log: they come first."""
+    app = make(url, window=tumbling(3600), time="event", grace=0.0)
+    async with app:
+        await app.publish(AggContact("a"))
+        (first,) = await published(app, "aggtest.contact")
+    # As if the window had ended a moment ago: both are of its last minute.
+    end = (int(first.time // 3_600_000_000) + 1) * 3_600_000_000
+    second = structs.replace(first, id="second", time=end - 30_000_000)
+    third = structs.replace(first, id="third", time=end - 500_000)
+    app = make(url, window=tumbling(3600), time="event", grace=0.0)
+    async with running(app):
+        await app.publish(third)
+        await drained(app)
+    app = make(url, window=tumbling(3600), time="event", grace=0.0)
+    async with app:
+        await asyncio.sleep(3.0)
+        await app.publish(second)
+    app = make(url, window=tumbling(3600), time="event", grace=0.0)
+    async with running(app):
+        (found,) = await coarse(app, 1)
+        assert len(found["parts"]) == 3
+        await drained(app)
+        assert await published(app, "registered.late") == []
 
 
 @pytest.mark.parametrize("late", ["side", "amend", "new", "refuse"])

@@ -11,6 +11,7 @@ import click
 
 from eventmill.cli.output import Cell, counted, document, note, safe, table
 from eventmill.cli.place import Place, opened
+from eventmill.core.entity import OWN
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
 from eventmill.core.registry import Registry
@@ -83,7 +84,7 @@ async def _check(target: str, ignored: frozenset[str]) -> dict[tuple[str, int], 
         with click.progressbar(length=max(end, 1), label="checking", file=sys.stderr, hidden=hidden) as bar:
             async for where, position, message in _messages(place):
                 bar.update(max(0, min(position, end) - bar.pos))
-                if message.type in ignored:
+                if message.type in ignored or _timer(message, app.registry):
                     continue
                 kind = found.setdefault((message.type, message.version), _Kind())
                 kind.messages += 1
@@ -95,6 +96,11 @@ async def _check(target: str, ignored: frozenset[str]) -> dict[tuple[str, int], 
                         kind.places.append(where)
             bar.update(bar.length - bar.pos if bar.length else 0)
     return found
+
+
+def _timer(message: Message, registry: Registry) -> bool:
+    """Whether it is one of eventmill's own timers: their messages are of no event type."""
+    return message.type.startswith(OWN) and registry.named(message.type) is None
 
 
 async def _messages(place: Place) -> AsyncIterator[tuple[str, int, Message]]:

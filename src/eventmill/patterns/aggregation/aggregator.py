@@ -16,7 +16,7 @@ from eventmill.core.event import named
 from eventmill.core.job import Job
 from eventmill.core.key import Key, key_text
 from eventmill.core.message import Message
-from eventmill.core.outcome import DeadLetter
+from eventmill.core.outcome import DeadLetter, Retry
 from eventmill.core.registry import EventType
 from eventmill.patterns.aggregation import collect
 from eventmill.patterns.aggregation.collect import Ended, Result, Rules, TooLate
@@ -45,6 +45,10 @@ SHOWN = 3_000
 """Bytes up to which an event carries the links to what it was made of; there is always the record of it."""
 
 KEYS_A_JOB = 500
+LATE, QUIET, PATIENCE = 2.0, 1.0, 6
+"""A timer that comes more than LATE seconds after its time waits until no events have come for QUIET seconds, or until
+its attempt number PATIENCE."""
+
 TOGETHER = 50
 """Milliseconds within which moments to look at groups become one."""
 
@@ -82,6 +86,7 @@ class Aggregator:
         self._build = build
         self._incomplete = incomplete
         self._prefix = prefix_of(name)
+        self._handled_at: float | None = None
         self._known = Known(self._prefix, where.clock)
         # The key of an event that is declared with the same field for key= needs no decoding.
         self._own_key = {kind.name for kind in kinds if kind.keyed_by == key and isinstance(key, str)}
@@ -90,11 +95,15 @@ class Aggregator:
                 if key not in kind.fields:
                     raise ConfigurationError(f"aggregator {name!r}: {kind.name} has no field {key!r}, which is its key")
 
-    async def handle(self, messages: list[Message], tx: Transaction, context: Context) -> DeadLetter | None:
+    async def handle(self, messages: list[Message], tx: Transaction, context: Context) -> DeadLetter | Retry | None:
         """Take in a batch of events, or look at some keys."""
         if messages[0].type == LOOK:
-            await self._look(_look(messages[0].data), tx)
+            look = _look(messages[0].data)
+            if not look.force and self._comes_late(messages[0].time // 1000, context.attempt):
+                return Retry(after=QUIET)
+            await self._look(look, tx)
             return None
+        self._handled_at = self._where.clock.now()
         by_key: dict[str, list[Fine]] = {}
         for message, position in zip(messages, context.positions, strict=True):
             correlation = message.correlationid
@@ -120,13 +129,23 @@ class Aggregator:
                     self._apply(key, record, result, work)
             self._time(key, record, work)
             if result.changed:
-                tx.put(self._prefix + key, encode(record), expected=version)
-                version += 1
-            if record.open:
-                kept[key] = (version, record)
+                data = encode(record)
+                tx.put(self._prefix + key, data, expected=version)
+                if record.open:
+                    kept[key] = (version + 1, data)
         self._finish(work, tx)
         tx.when_finished(lambda durable: self._known.keep(kept, durable))
         return None
+
+    def _comes_late(self, due: int, attempt: int) -> bool:
+        """Whether a timer had better wait: nobody was there when it was due, so that there may be events to catch up on,
+        which came in time. Seconds at most: a stream that is never quiet must not keep groups open."""
+        now = self._where.clock.now()
+        if now - due / 1000 < LATE or attempt >= PATIENCE:
+            return False
+        if self._handled_at is None:
+            self._handled_at = now
+        return now - self._handled_at < QUIET
 
     async def _look(self, look: Look, tx: Transaction) -> None:
         found = await self._known.take(tx, look.keys, fresh=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from eventmill.core.window import Gap, Span, Window
 from eventmill.patterns.aggregation.record import Closed, Fine, Group, Link, Record
+
+_IN_ORDER = attrgetter("time", "source", "id")
 
 Late = Literal["side", "amend", "new", "refuse"]
 Time = Literal["event", "processing"]
@@ -231,7 +234,7 @@ def force(record: Record, result: Result) -> None:
 
 def _end(record: Record, group: Group, reason: Reason, complete: bool, result: Result) -> None:
     # In an order that does not depend on how they came.
-    group.events.sort(key=lambda event: (event.time, event.source, event.id))
+    group.events.sort(key=_IN_ORDER)
     record.open.remove(group)
     result.ended.append(Ended(group, reason, complete))
     result.changed = True

@@ -16,6 +16,8 @@ FORGET = 600.0
 """Seconds after which all is read afresh."""
 
 Versioned = tuple[int, Record]
+Written = tuple[int, bytes]
+"""A version and the record as it is stored: as bytes it is one object, where the collector would visit a dozen."""
 
 
 class Known:
@@ -28,7 +30,7 @@ class Known:
     def __init__(self, prefix: str, clock: Clock) -> None:
         self._prefix = prefix
         self._clock = clock
-        self._records: dict[str, Versioned] = {}
+        self._records: dict[str, Written] = {}
         self._since = clock.now()
 
     async def take(self, tx: Transaction, keys: Collection[str], *, fresh: bool) -> dict[str, Versioned]:
@@ -44,14 +46,14 @@ class Known:
             if record is None or fresh:
                 unknown.append(self._prefix + key)
             else:
-                found[key] = record
+                found[key] = (record[0], decode(record[1]))
         if unknown:
             length = len(self._prefix)
             for place, document in (await tx.get_many(unknown)).items():
                 found[place[length:]] = (document.version, decode(document.data))
         return found
 
-    def keep(self, records: Mapping[str, Versioned], durable: asyncio.Future[object]) -> None:
+    def keep(self, records: Mapping[str, Written], durable: asyncio.Future[object]) -> None:
         """These are in line for a commit, and stand as long as that does not fail."""
         known = self._records
         known.update(records)

@@ -27,7 +27,7 @@ class Link(msgspec.Struct, array_like=True, gc=False, frozen=True):
     position: int | None
 
 
-class Group(msgspec.Struct, array_like=True):
+class Group(msgspec.Struct, array_like=True, gc=False):
     """What has been collected. opened, last: when the first and the last event came. start, end: of its window.
 
     timer: the next moment at which it is looked at for certain.
@@ -42,7 +42,7 @@ class Group(msgspec.Struct, array_like=True):
     timer: int = 0
 
 
-class Closed(msgspec.Struct, array_like=True):
+class Closed(msgspec.Struct, array_like=True, gc=False):
     """A group that is over. coarse: ids of what was published of it, the amended ones after the first."""
 
     epoch: str
@@ -56,7 +56,7 @@ class Closed(msgspec.Struct, array_like=True):
     late: int = 0
 
 
-class Record(msgspec.Struct, array_like=True):
+class Record(msgspec.Struct, array_like=True, gc=False):
     """All of a key. mark: the latest event time that was seen; seen: when an event last came. Milliseconds."""
 
     groups: int = 0
