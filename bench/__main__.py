@@ -23,6 +23,7 @@ from bench.memory import memory
 from bench.postgres import postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
+from bench.saga import saga, saga_postgres
 from bench.statements import statements
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
@@ -33,10 +34,12 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "two": two_workers,
     "latency": latency,
     "memory": memory,
+    "saga": saga,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
     "postgres": postgres,
+    "saga-postgres": saga_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-latency": rabbitmq.latency,

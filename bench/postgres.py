@@ -18,7 +18,7 @@ from eventmill.backends.postgres.backend import PostgresBackend
 
 VARIABLE = "EVENTMILL_TEST_POSTGRES"
 CALLERS = 32
-CONCURRENCY = 128
+CONCURRENCY = 256
 """Keys that the handler may work on at a time: so many of its units can share a commit."""
 
 

@@ -6,6 +6,8 @@ from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
     BackendUnavailableError,
+    BehindError,
+    BlockedError,
     CapabilityError,
     ConfigurationError,
     ConflictError,
@@ -15,6 +17,7 @@ from eventmill.core.errors import (
     EventmillError,
     LeaseLostError,
     MessageTooLargeError,
+    MissingHistoryError,
     OutsideTransactionError,
     StorageFullError,
     UnknownEventError,
@@ -24,11 +27,15 @@ from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.patterns.lag import Lag
+from eventmill.patterns.projection import on
+from eventmill.patterns.saga.step import StepContext
 from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.timing import Timing
 from eventmill.patterns.tasks.unique import Unique
+from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service
@@ -45,6 +52,8 @@ __all__ = [
     "App",
     "BackendError",
     "BackendUnavailableError",
+    "BehindError",
+    "BlockedError",
     "CapabilityError",
     "ConfigurationError",
     "ConflictError",
@@ -56,9 +65,11 @@ __all__ = [
     "EncodeError",
     "Event",
     "EventmillError",
+    "Lag",
     "LeaseLostError",
     "Message",
     "MessageTooLargeError",
+    "MissingHistoryError",
     "OutsideTransactionError",
     "ResequencePolicy",
     "Retry",
@@ -67,6 +78,7 @@ __all__ = [
     "Service",
     "Settings",
     "Snooze",
+    "StepContext",
     "StorageFullError",
     "SyncApp",
     "SyncTransaction",
@@ -76,11 +88,13 @@ __all__ = [
     "Transaction",
     "Unique",
     "UnknownEventError",
+    "View",
     "event",
     "exponential",
     "fixed",
     "group",
     "named",
+    "on",
     "outbox",
     "schedule",
     "upcast",

@@ -12,9 +12,18 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
-from eventmill.backends.connect import BrokerBackend, StoreBackend, as_store, connect, connect_store
+from eventmill.backends.connect import (
+    BrokerBackend,
+    StoreBackend,
+    as_store,
+    connect,
+    connect_source,
+    connect_store,
+    database_of,
+)
+from eventmill.core.capabilities import Log
 from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
@@ -23,9 +32,17 @@ from eventmill.core.message import Message, Partition
 from eventmill.core.partition import DEFAULT_PARTITIONS
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
+from eventmill.patterns.cdc.captures import Captures
+from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.consumers import check_needs, consumer
+from eventmill.patterns.ground import Ground
+from eventmill.patterns.inbox import remedy, short_inboxes
+from eventmill.patterns.long_running import LongRunningPatterns
+from eventmill.patterns.projections import Projections
+from eventmill.patterns.projector import Projector
 from eventmill.patterns.relay import RELAY, relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.surroundings import Surroundings
 from eventmill.patterns.tasks.call import Call, Group
 from eventmill.patterns.tasks.tasks import Tasks
 from eventmill.runtime.consumer import Consumer
@@ -87,16 +104,31 @@ class App:
         self._setups: list[Setup] = []
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
         self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
+        self.projections = Projections(
+            Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
+                   self.settings, self._subscription, self.open),
+            registry,
+        )  # fmt: skip
         self.tasks = Tasks(
             name, self.store, envelopes=self._envelopes, clock=self.clock, ids=self.ids, rng=self._rng,
             lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open,
         )  # fmt: skip
         self.task = self.tasks.task
         self.schedule = self.tasks.schedule
+        self.projection, self.view = self.projections.declare, self.projections.view
         self._opened = False
         self._opening: asyncio.Lock | None = None
-        self._subscriptions: list[Subscription | Worker] = []
+        self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
+        self._incarnation: str | None = None
         self._members = count(1)
+        surroundings = Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+        self.captures = Captures(
+            surroundings, connect=lambda url: connect_source(url, self.clock), database_of=database_of, register=self.on,
+            topics=self._topics, lease=self.settings.lease,
+        )  # fmt: skip
+        self.capture = self.captures.declare
+        self._long_running = LongRunningPatterns(surroundings)
+        self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -149,6 +181,10 @@ class App:
 
         return register
 
+    def _replace(self, made: Consumer) -> None:
+        """Take a consumer, in the place of a former one of its group."""
+        self.consumers = [*(each for each in self.consumers if each.group != made.group), made]
+
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
         self._setups.append(function)
@@ -174,7 +210,7 @@ class App:
         async with self._opening:
             if self._opened:
                 return
-            check_needs(self.consumers, self.broker.offers, repr(self.broker))
+            check_needs([*self.consumers, *self.projections.consumers], self.broker.offers, repr(self.broker))
             await self.store.__aenter__()
             try:
                 if self.broker is not self.store:
@@ -184,6 +220,8 @@ class App:
                     for setup in self._setups:
                         async with self._transaction() as tx:
                             await setup(tx)
+                    await self.projections.prepare()
+                    await self._long_running.check()
                 except BaseException:
                     if self.broker is not self.store:
                         await self.broker.__aexit__(None, None, None)
@@ -198,7 +236,7 @@ class App:
         for place in {id(self.store): self.store, id(self.broker): self.broker}.values():
             present = await place.topics()
             wanted = dict(self._topics)
-            for each in self.consumers:
+            for each in [*self.consumers, *self.projections.consumers]:
                 for topic in each.topics(present):
                     wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
             await place.declare(wanted)
@@ -207,11 +245,15 @@ class App:
         for each in self.consumers:
             parts = [Partition(topic, number) for topic in each.topics(there) for number in range(there.get(topic, 0))]
             await self.broker.admit(each.group, each.types, parts)
+        if self.broker is not self.store:
+            for problem in await short_inboxes(self.broker, self.consumers, self.settings.inbox_retention):
+                log.warning("%r: %s; %s", self.broker, problem, remedy())
 
     async def close(self) -> None:
         """Close store and broker; staged messages are committed first."""
         if self._opened:
             self._opened = False
+            await self.projections.close()
             if self.broker is not self.store:
                 await self.broker.__aexit__(None, None, None)
             await self.store.__aexit__(None, None, None)
@@ -270,7 +312,7 @@ class App:
             await unit.discard()
             raise
         else:
-            durable = await _concluded(transaction)
+            durable = await transaction.finish()
         finally:
             transaction.close()
             current.reset(token)
@@ -278,24 +320,27 @@ class App:
 
     # Consuming
 
-    async def run(self) -> None:
-        """Handle messages until `stop` is called; then finish what was begun and give the leases back."""
+    async def run(self, *, handle: bool = True) -> None:
+        """Handle messages until `stop` is called; then finish what was begun and give the leases back.
+
+        handle: False only captures, and relays to the broker.
+        """
         await self.open()
-        incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
+        self._incarnation = os.environ.get("EVENTMILL_INCARNATION") or self.ids()
         settings = self.settings
         heartbeat = Heartbeat(self.store, settings.lease)
         trimmed = [self.store] if self.broker is self.store else [self.store, *filter(None, [as_store(self.broker)])]
-        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention)
-        consumers = list(self.consumers)
+        housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
+        consumers = list(self.consumers) if handle else []
         if self.broker is not self.store:
             consumers.append(relay(self.broker, self.registry))
-        self._subscriptions = [
-            self._subscription(each, f"{incarnation}/{self.name}.{next(self._members)}", heartbeat)
-            for each in consumers
-        ]
-        staff = self.tasks.staff(incarnation, heartbeat, self._members)
-        self._subscriptions += staff.workers
-        staff.begin()
+        self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
+        staff = self.tasks.staff(self._incarnation, heartbeat, self._members)
+        if handle:
+            self._subscriptions += self.projections.projectors(heartbeat)
+            self._subscriptions += staff.workers
+            staff.begin()
+        self._subscriptions += self.captures.capturings(self._incarnation, heartbeat, self._members)
         tasks = [asyncio.create_task(each.run()) for each in self._subscriptions]
         tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
@@ -313,14 +358,14 @@ class App:
         try:
             # A subscription ends before it is told to only by an error that nothing was prepared for.
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for subscription in self._subscriptions:
-                subscription.stop()
+            for each in self._subscriptions:
+                each.stop()
             for task in tasks:
                 await task
         finally:
             stopped.cancel()
 
-    def _subscription(self, each: Consumer, member: str, heartbeat: Heartbeat) -> Subscription:
+    def _subscription(self, each: Consumer, heartbeat: Heartbeat) -> Subscription:
         source = self.store if each.group == RELAY else self.broker
         if source is not self.store:
             each = replace(each, inbox=True)
@@ -333,27 +378,22 @@ class App:
             settlement=settlement,
             heartbeat=heartbeat,
             clock=self.clock,
-            limits=Limits(settings.lease, settings.prefetch, settings.prefetch_bytes),
-            member=member,
+            # A batch is handled while the next one is fetched.
+            limits=Limits(
+                settings.lease,
+                max(settings.prefetch, each.prefetch or 0, 2 * (each.batch or 1)),
+                settings.prefetch_bytes,
+            ),
+            member=f"{self._incarnation or self.ids()}/{self.name}.{next(self._members)}",
         )
 
     def stop(self) -> None:
         """Let `run` return as soon as what is being handled is finished."""
         self._stopped.set()
-        for subscription in self._subscriptions:
-            subscription.stop()
+        for each in self._subscriptions:
+            each.stop()
 
     @property
     def handled(self) -> int:
         """Messages handled by this process since `run` began."""
-        return sum(subscription.handled for subscription in self._subscriptions)
-
-
-async def _concluded(transaction: Transaction) -> Awaitable[object]:
-    """End a transaction well, or undo it."""
-    try:
-        await transaction.conclude()
-    except BaseException:
-        await transaction.unit.discard()
-        raise
-    return await transaction.unit.finish()
+        return sum(each.handled for each in self._subscriptions if not isinstance(each, Capturing))

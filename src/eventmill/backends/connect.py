@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import PurePath
 from types import TracebackType
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability, Log, Publisher, Store, Subscriber
+from eventmill.core.changes import Source
 from eventmill.core.clock import Clock, SystemClock
 from eventmill.core.errors import CapabilityError
 
@@ -60,6 +62,17 @@ ALIASES = {"postgres": "postgresql", "amqps": "amqp"}
 STORES = ("sqlite", "postgresql", "memory")
 
 
+SOURCES = {
+    "postgresql": _Kind(
+        "eventmill.backends.postgres.replication.source",
+        "PostgresSource",
+        "postgres",
+        "postgresql://user@host/database",
+    ),
+}
+"""Databases whose tables can be captured."""
+
+
 def connect(url: str, clock: Clock | None = None, *, readonly: bool = False) -> BrokerBackend:
     """The backend of a URL, not yet open; its class says which options it takes.
 
@@ -70,13 +83,34 @@ def connect(url: str, clock: Clock | None = None, *, readonly: bool = False) -> 
     if kind is None:
         known = ", ".join(kind.example for kind in KINDS.values())
         raise parsed.refusal(f"no backend for {parsed.scheme or 'a URL without a scheme'}; use one of {known}")
+    backend = _load(kind, parsed)
+    return cast(BrokerBackend, backend.from_url(parsed, clock or SystemClock(), readonly=readonly))
+
+
+def connect_source(url: str, clock: Clock) -> Source:
+    """The database of a URL as one whose tables are captured; nothing is opened yet. Errors as for `connect`."""
+    parsed = Url.parse(url)
+    kind = SOURCES.get(ALIASES.get(parsed.scheme, parsed.scheme))
+    if kind is None:
+        known = ", ".join(kind.example for kind in SOURCES.values())
+        raise parsed.refusal(
+            f"changes cannot be captured from {parsed.scheme or 'a URL without a scheme'}; use {known}"
+        )
+    return cast(Source, _load(kind, parsed).from_url(parsed, clock))
+
+
+def database_of(url: str) -> str:
+    """The database's name, as far as it may be part of other names."""
+    return PurePath(Url.parse(url).path).stem.lower()
+
+
+def _load(kind: _Kind, url: Url) -> Any:
     try:
-        backend = getattr(import_module(kind.module), kind.name)
+        return getattr(import_module(kind.module), kind.name)
     except ModuleNotFoundError as error:
         if kind.extra is None or (error.name or "").startswith("eventmill"):
             raise
-        raise parsed.refusal(f"{error.name} is not installed; run: pip install 'eventmill[{kind.extra}]'") from error
-    return cast(BrokerBackend, backend.from_url(parsed, clock or SystemClock(), readonly=readonly))
+        raise url.refusal(f"{error.name} is not installed; run: pip install 'eventmill[{kind.extra}]'") from error
 
 
 def connect_store(url: str, clock: Clock | None = None, *, readonly: bool = False) -> StoreBackend:

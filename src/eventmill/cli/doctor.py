@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import click
 
 from eventmill.app import App
-from eventmill.backends.connect import BrokerBackend, LogBackend, connect_store
+from eventmill.backends.connect import BrokerBackend, connect_store
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli.examination import Finding, database_findings, file_findings, newest_of_each_type, sqlite_version
 from eventmill.cli.output import counted, document, safe, span
@@ -19,6 +19,7 @@ from eventmill.cli.target import is_url, load_app
 from eventmill.core.capabilities import Log
 from eventmill.core.errors import EventmillError
 from eventmill.core.message import Message, Partition
+from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.relay import RELAY
 
 _SIGNS = {"ok": "ok     ", "warning": "WARNING", "error": "ERROR  "}
@@ -107,7 +108,8 @@ async def _contents(target: str) -> list[Finding]:
     async with opened(target) as place:
         found = [finding async for finding in _groups(place)]
         if place.app is not None:
-            found += [finding async for finding in _types(place.topics_log, place.app)]
+            found += [finding async for finding in _types(place, place.app)]
+            found += [finding async for finding in _inbox(place, place.app)]
     return found
 
 
@@ -136,8 +138,16 @@ async def _groups(place: Place) -> AsyncIterator[Finding]:
         yield Finding("ok", "dead", f"no dead letters in {counted(len(groups), 'group')}")
 
 
-async def _types(log: LogBackend, app: App) -> AsyncIterator[Finding]:
+async def _inbox(place: Place, app: App) -> AsyncIterator[Finding]:
+    """Whether the inbox remembers for as long as the broker may bring something back."""
+    if place.broker is not None and place.broker is not place.store:
+        for problem in await short_inboxes(place.broker, app.consumers, app.settings.inbox_retention):
+            yield Finding("warning", "inbox", problem, remedy())
+
+
+async def _types(place: Place, app: App) -> AsyncIterator[Finding]:
     """Whether the App can read the newest event of each type that its handlers ask for."""
+    log = place.broker or place.store
     if not isinstance(log, SqliteBackend):
         return
     topics = await log.topics()

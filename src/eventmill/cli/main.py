@@ -20,8 +20,12 @@ COMMANDS = {
     "tail": "Print events as they are in the log.",
     "topics": "List topics, or trim one.",
     "groups": "List consumer groups and how far each is behind, or forget one.",
+    "projections": "List projections, build one anew, let readers see another generation, compare two.",
+    "project": "Fold a projection as of a moment into another database.",
     "dead": "List dead letters, show one, replay or skip them.",
+    "sagas": "List sagas, show the history of one, and help on what needs attention.",
     "outbox": "Show what a service has yet to publish to its broker.",
+    "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }
 

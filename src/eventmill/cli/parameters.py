@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import click
 
@@ -19,6 +20,17 @@ def seconds(text: str) -> float:
     if match is None:
         raise click.BadParameter(f"{text!r} is no span of time; write a number and ms, s, min, h, d or w, such as 7d")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def moment(text: str) -> int:
+    """Milliseconds since 1970 UTC, from a date and time with its zone: 2026-11-01T12:00Z, 2026-11-01T13:00+01:00."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no moment; write 2026-11-01T12:00Z") from error
+    if at.tzinfo is None:
+        raise click.BadParameter(f"{text!r} does not say its time zone; write {text.strip()}Z for UTC, or +01:00")
+    return int(at.timestamp() * 1000)
 
 
 def size(text: str) -> int:

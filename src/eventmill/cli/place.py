@@ -15,10 +15,22 @@ from eventmill.backends.connect import BrokerBackend, LogBackend, StoreBackend, 
 from eventmill.backends.memory.backend import MemoryBackend
 from eventmill.backends.sqlite.backend import SqliteBackend
 from eventmill.cli.target import is_url, load_app
+from eventmill.core.capabilities import Capability
 from eventmill.core.claims import Group
 from eventmill.core.errors import CapabilityError
 from eventmill.core.reading import Pending
 from eventmill.patterns.relay import RELAY
+
+
+def kept_by(broker: BrokerBackend) -> LogBackend:
+    """The broker as a log. Refused for a mere queue."""
+    log = as_log(broker)
+    if log is None:
+        raise CapabilityError(
+            f"{broker!r} hands messages out and keeps none: there is no log to read there. "
+            "Give the store's URL, for what this service itself has published"
+        )
+    return log
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +44,7 @@ class Place:
     @property
     def topics_log(self) -> LogBackend:
         """The log to list and tail: the broker's, where it is known that there is one. Refused for a mere queue."""
-        log = self.store if self.broker is None else as_log(self.broker)
-        if log is None:
-            raise CapabilityError(
-                f"{self.broker!r} hands messages out and keeps none: there is no log to read there. "
-                "Give the store's URL, for what this service itself has published"
-            )
-        return log
+        return self.store if self.broker is None else kept_by(self.broker)
 
     async def lag(self, group: Group) -> Pending | None:
         """What a group has before it; None where that is in a broker which this place does not know."""
@@ -57,23 +63,46 @@ async def opened(target: str, *, broker: str | None = None, write: bool = False)
     if broker is not None:
         given_broker = broker
     async with AsyncExitStack() as stack:
-        store = connect_store(given_store, readonly=not write)
-        await stack.enter_async_context(_existing(store))
+        store = _store(given_store, write)
+        await stack.enter_async_context(existing(store))
         source: BrokerBackend | None = store
         if given_broker is not None:
             source = connect(given_broker, readonly=not write)
-            await stack.enter_async_context(_existing(source))
+            await stack.enter_async_context(existing(source))
         elif app is None and any(group.name == RELAY for group in await store.groups()):
             # A relay means that the service has a broker elsewhere, and its groups' cursors are positions of that.
             source = None
         yield Place(store, source, app)
 
 
+@asynccontextmanager
+async def opened_log(target: str, *, write: bool = False) -> AsyncIterator[LogBackend]:
+    """The log to list and tail: of what APP_OR_URL names as in `opened`, or of a broker that keeps one, by its URL."""
+    if is_url(target):
+        backend = connect(target, readonly=not write)
+        if Capability.STORE not in backend.offers:
+            async with backend:
+                yield kept_by(backend)
+            return
+    async with opened(target, write=write) as place:
+        yield place.topics_log
+
+
 B = TypeVar("B", bound=BrokerBackend)
 
 
-def _existing(backend: B) -> B:
-    """Refuse what would have to be created, or is nowhere else than in the process that uses it."""
+def _store(url: str, write: bool) -> StoreBackend:
+    try:
+        return connect_store(url, readonly=not write)
+    except CapabilityError as error:
+        raise CapabilityError(
+            f"{error.args[0].partition(' carries')[0]} is a broker: groups, failed messages and the outbox are in the service's store. "
+            "Name the App, or the store's URL; `topics` and `tail` read a broker that keeps a log by its own URL"
+        ) from error
+
+
+def existing(backend: B) -> B:
+    """The backend, as it is. Refuses one that would have to be created, or is nowhere else than in the process that uses it."""
     if isinstance(backend, SqliteBackend):
         file_of(backend)
     elif isinstance(backend, MemoryBackend):

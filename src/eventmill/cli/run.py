@@ -91,6 +91,8 @@ def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int
         width = max((len(consumer.group) for consumer in app.consumers), default=0)
         for consumer in app.consumers:
             note(f"  group   {consumer.group.ljust(width)}  {patterns(consumer.types)}")
+        for capture in app.captures:
+            note(safe(f"  capture {capture.name}: {', '.join(capture.tables)} of {capture.source!r}"))
         if not app.consumers:
             note("  group   none: this App has no handlers (@app.on)")
     target = targets[0]

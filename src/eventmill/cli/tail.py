@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from eventmill.cli.output import document
-from eventmill.cli.place import opened
+from eventmill.cli.place import opened_log
 from eventmill.cli.record import line, recorded_fields
 from eventmill.core.capabilities import Log
 from eventmill.core.message import Partition
@@ -35,7 +35,7 @@ def tail(
 ) -> None:
     """Print events as they are in the log, in the order of each key.
 
-    For an App with a broker that is the broker's log; give the store's URL for the service's own.
+    For an App with a broker that is the broker's log; give the store's URL for the service's own, or a broker's for all.
     """
     asyncio.run(_tail(target, topics, _wanted(types), follow, start == "end", limit, as_json))
 
@@ -60,8 +60,7 @@ async def _tail(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    async with opened(target) as place:
-        log = place.topics_log
+    async with opened_log(target) as log:
         known = await log.topics()
         for topic in topics:
             if topic not in known and not follow:

@@ -13,7 +13,7 @@ import click
 from eventmill.backends.connect import as_store
 from eventmill.cli.output import counted, document, moment, note, span, table
 from eventmill.cli.parameters import seconds, size
-from eventmill.cli.place import opened
+from eventmill.cli.place import opened_log
 from eventmill.cli.standard import StandardGroup
 from eventmill.core.capabilities import Log
 from eventmill.core.errors import CapabilityError
@@ -41,7 +41,7 @@ def topics() -> None:
 def list_(target: str, as_json: bool) -> None:
     """Each topic with its partitions, its messages, and their age.
 
-    For an App with a broker these are the broker's; give the store's URL for the service's own.
+    For an App with a broker these are the broker's; give the store's URL for the service's own, or a broker's for all.
     """
     found = asyncio.run(_list(target))
     if as_json:
@@ -65,8 +65,7 @@ def list_(target: str, as_json: bool) -> None:
 
 
 async def _list(target: str) -> list[_Topic]:
-    async with opened(target) as place:
-        log = place.topics_log
+    async with opened_log(target) as log:
         ends = await log.end()
         return [await _topic(log, name, count, ends) for name, count in sorted((await log.topics()).items())]
 
@@ -108,10 +107,10 @@ def trim(target: str, topic: str, older_than: float | None, max_bytes: int | Non
 
 
 async def _trim(target: str, topic: str, older_than: float | None, max_bytes: int | None, force: bool) -> Trimmed:
-    async with opened(target, write=True) as place:
-        log = as_store(place.topics_log)
+    async with opened_log(target, write=True) as found:
+        log = as_store(found)
         if log is None:
-            raise CapabilityError(f"{place.topics_log!r} has a retention of its own: set it there")
+            raise CapabilityError(f"{found!r} has a retention of its own: set it there")
         known = await log.topics()
         if topic not in known:
             there = ", ".join(sorted(known)) or "none"

@@ -112,6 +112,14 @@ class Subscriber(Protocol):
         """How many messages wait for the group, and since when the oldest does, where that is known."""
         ...
 
+    def redelivery(self, topics: Collection[str]) -> Awaitable[Mapping[str, float]]:
+        """For how long (seconds) after its publication each topic may hand a message out; infinity: for ever.
+
+        Topics of which nobody can say are left out: a queue, which has no limit and hands out what was not
+        acknowledged first of all; a log that is trimmed as its own service says.
+        """
+        ...
+
     def dismiss(self, group: str) -> Awaitable[None]:
         """The group is not coming back: nothing is kept for it any more."""
         ...
@@ -152,6 +160,10 @@ class Log(Publisher, Subscriber, Protocol):
         """
         ...
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        """Those of the topics whose oldest messages are gone, each with the position up to which some may be."""
+        ...
+
     async def changed(self, seen: int, timeout: float) -> int:
         """Wait until the log's change counter has left `seen` behind, or the time (seconds) is up; returns the counter.
 
@@ -187,6 +199,18 @@ class Transaction(Protocol):
 
     async def get(self, key: str) -> Document | None:
         """The document as this transaction sees it."""
+        ...
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come, partition by partition; nobody moves it on before this transaction has ended."""
+        ...
+
+    async def hurry(self, seconds: float) -> None:
+        """From here on, a statement that waits longer than this for others' locks fails, with BackendUnavailableError."""
+        ...
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write with `expected`."""
         ...
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
@@ -298,16 +322,35 @@ class Store(Protocol):
         """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
         ...
 
-    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
-        """Committed documents whose keys begin with `prefix`, in the order of their keys, beyond the key `after`."""
-        ...
-
     async def next_due(self, queue: str) -> int | None:
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
         ...
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        """Committed documents whose keys start with `prefix` and lie beyond `after`, in order of their keys' bytes."""
+        ...
+
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         """Those of the message ids that the group's inbox holds, each with its source."""
+        ...
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far a group has come; empty for one that never ran. A cheap question, asked often."""
+        ...
+
+    async def document(self, key: str) -> Document | None:
+        """The document as it was last committed: a look that waits for nobody."""
+        ...
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        """The rows of one statement that only reads the user's own tables, as they were last committed.
+
+        It may take long: it blocks nobody, and waits for nobody.
+        """
+        ...
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        """The columns of a table's primary key, in their order; empty for a table without one, or none of this name."""
         ...
 
     async def groups(self) -> Sequence[Group]:

@@ -14,5 +14,8 @@ class Document:
     data: bytes
 
 
+LAST = "\U0010ffff"
+"""Behind every character: a prefix and this lie behind all keys that start with the prefix."""
+
 ABSENT = 0
 """Expected version of a document that must not exist yet."""

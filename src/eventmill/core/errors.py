@@ -4,6 +4,7 @@
     ├── ConfigurationError            refused at the edge: what is wrong, and the remedy
     │   ├── CapabilityError           a handler needs what the configured backend cannot do
     │   ├── UnknownEventError         an event type that was never registered
+    │   ├── MissingHistoryError       a view cannot be built whole: messages that belong in it were trimmed
     │   └── SchemaVersionError        the database was written by a newer eventmill
     ├── MessageError                  one message is at fault, not the system
     │   ├── MessageTooLargeError      over the limit of bytes or of nesting
@@ -11,6 +12,8 @@
     │   ├── EncodeError               the event could not be written as JSON
     │   └── DecodeError               the stored bytes could not be read as the event
     ├── OutsideTransactionError       the call only makes sense inside a transaction
+    ├── BehindError                   a view has not come as far as was waited for
+    │   └── BlockedError              nor will it by itself: a dead letter is in the way
     ├── ConflictError                 a compare-and-set saw another version than it expected
     ├── DuplicateError                a message that this group has handled already
     ├── DuplicateTaskError            a unique call that is there already, and whose task refuses a second one
@@ -42,6 +45,10 @@ class UnknownEventError(ConfigurationError):
     """The event's type has no name on the wire, because it was never registered."""
 
 
+class MissingHistoryError(ConfigurationError):
+    """A view cannot be built whole, because messages that belong in it were trimmed."""
+
+
 class SchemaVersionError(ConfigurationError):
     """The database's schema is newer than this code, or its history was changed."""
 
@@ -68,6 +75,22 @@ class DecodeError(MessageError):
 
 class OutsideTransactionError(EventmillError):
     """A call that only makes sense inside an open transaction was made outside of one."""
+
+
+class BehindError(EventmillError):
+    """A view has not come as far as was waited for; the text says how far behind it is.
+
+    events: how many wait before it, and seconds: for how long the oldest of them has.
+    """
+
+    def __init__(self, text: str, *, events: int, seconds: float) -> None:
+        super().__init__(text)
+        self.events = events
+        self.seconds = seconds
+
+
+class BlockedError(BehindError):
+    """What was waited for is a dead letter of the view, or parked behind one: an operator must replay or skip it."""
 
 
 class ConflictError(EventmillError):

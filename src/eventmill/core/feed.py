@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Generator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from eventmill.core.message import Partition
 from eventmill.core.reading import Page, Pending, Types
@@ -12,12 +12,25 @@ if TYPE_CHECKING:
     from eventmill.core.capabilities import Log
 
 
-class Nothing:
+T = TypeVar("T")
+
+
+class Ready(Generic[T]):
+    """Awaited, it has its result at once."""
+
+    def __init__(self, result: T) -> None:
+        self._result = result
+
+    def __await__(self) -> Generator[None, None, T]:
+        return self._result
+        yield
+
+
+class Nothing(Ready[None]):
     """Awaited, it has nothing to wait for."""
 
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield
+    def __init__(self) -> None:
+        super().__init__(None)
 
 
 class LogFeed:
@@ -60,6 +73,9 @@ class LogSubscriber:
 
     def backlog(self: Log, group: str, after: Mapping[Partition, int], types: Types | None) -> Awaitable[Pending]:
         return self.pending(after, types)
+
+    def redelivery(self: Log, topics: Collection[str]) -> Awaitable[Mapping[str, float]]:
+        return Ready({})
 
     def dismiss(self: Log, group: str) -> Awaitable[None]:
         return self.report(group, {})

@@ -33,6 +33,11 @@ class EventType:
     def __repr__(self) -> str:
         return f"<EventType {self.name} version {self.version}: {described(self.cls)}>"
 
+    @property
+    def fields(self) -> Sequence[str]:
+        """The names of its fields."""
+        return self._codec.fields
+
     def key_of(self, event: Any) -> str | None:
         """The event's key, or None for a type without one.
 

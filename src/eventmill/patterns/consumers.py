@@ -45,12 +45,11 @@ def consumer(
     if timeout is not None and timeout <= 0:
         raise ConfigurationError(f"{name}: timeout={timeout}; give seconds above 0")
     handler = Handler(function, registry, batch=batch is not None)
-    names, prefixes, everything = _wanted(name, wanted or _annotated(handler), registry)
-    types = None if everything else Types(frozenset(names), frozenset(prefixes))
+    types = types_wanted(name, wanted or annotated_types(handler), registry)
     return Consumer(
         group=group,
         types=types,
-        topics=_topics(types, registry),
+        topics=topics_of(types, registry),
         handler=handler,
         where=where,
         retry=retry or exponential(),
@@ -68,18 +67,19 @@ def check_needs(consumers: Sequence[Consumer], offers: Collection[Capability], b
     for each in consumers:
         if each.needs not in offers:
             raise CapabilityError(
-                f"{each.group}: {each.handler.name} has replay=True, which needs a {each.needs}; {broker} offers "
-                f"{', '.join(sorted(offers))}. Use kafka://, postgresql:// or sqlite:/// as the broker, or leave out "
-                "replay= and let a new group begin with what is published after it"
+                f"{each.group}: {each.handler.name} needs a {each.needs}, to read from its beginning (replay=True, or "
+                f"a projection); {broker} offers {', '.join(sorted(offers))}. Use kafka://, postgresql:// or sqlite:/// "
+                "as the broker, or let a handler without replay= begin with what is published after it"
             )
 
 
-def _annotated(handler: Handler) -> Sequence[object]:
+def annotated_types(handler: Handler) -> Sequence[object]:
     """The event types the handler's own annotation names: `event: OrderPlaced | OrderPaid`."""
     return get_args(handler.event_class) or ([handler.event_class] if handler.event_class is not None else [])
 
 
-def _wanted(name: str, wanted: Sequence[object], registry: Registry) -> tuple[set[str], set[str], bool]:
+def types_wanted(name: str, wanted: Sequence[object], registry: Registry) -> Types | None:
+    """What event types, names and patterns come to; None for all. name: how errors call who wants them."""
     names: set[str] = set()
     prefixes: set[str] = set()
     everything = False
@@ -100,10 +100,10 @@ def _wanted(name: str, wanted: Sequence[object], registry: Registry) -> tuple[se
         raise ConfigurationError(
             f"{name}: say what it handles: @app.on(OrderPlaced), @app.on('order.*') or an annotation"
         )
-    return names, prefixes, everything
+    return None if everything else Types(frozenset(names), frozenset(prefixes))
 
 
-def _topics(types: Types | None, registry: Registry) -> Callable[[Mapping[str, int]], frozenset[str]]:
+def topics_of(types: Types | None, registry: Registry) -> Callable[[Mapping[str, int]], frozenset[str]]:
     """Where messages of these types are: the topics their types declare, else the name up to its first dot."""
 
     def topics(present: Mapping[str, int]) -> frozenset[str]:

@@ -21,6 +21,10 @@ RELAY = "relay"
 
 BATCH = 256
 
+AT_ONCE = 4
+"""Batches on their way at a time: while the broker confirms one, the next is read and the one before it is marked.
+A key is in one of them only, so that its order does not hang on which of them arrives first."""
+
 PATIENCE = RetryPolicy(
     attempts=20, delays=(0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0), never=(MessageTooLargeError, EncodeError)
 )
@@ -40,7 +44,8 @@ def relay(broker: Publisher, registry: Registry) -> Consumer:
         topics=frozenset,
         handler=Handler(send, registry, batch=True),
         retry=PATIENCE,
-        concurrency=1,
+        concurrency=AT_ONCE,
         batch=BATCH,
+        prefetch=2 * AT_ONCE * BATCH,
         suspects=False,
     )

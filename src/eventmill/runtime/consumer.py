@@ -10,7 +10,7 @@ from eventmill.core.capabilities import Capability
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.retry import RetryPolicy, exponential
-from eventmill.runtime.handler import Handler
+from eventmill.runtime.handler import Handling
 from eventmill.runtime.resequencing import ResequencePolicy
 
 
@@ -21,6 +21,7 @@ class Consumer:
     types: which event types it is handed; None for all. topics: where they are looked for, out of
     the topics there are. where: a further condition on the envelope. concurrency: how many keys at
     a time. batch: how many messages the handler takes at most, or None for one by one.
+    prefetch: how many messages a member holds at a time at least, whatever the App's settings say.
     timeout: seconds a handler may take. on_dead: what becomes of a dead letter's key.
     inbox: whether repeats of a message are to be expected, and are to be dropped.
     resequence: how to bring a foreign source's messages back into order.
@@ -31,11 +32,12 @@ class Consumer:
     group: str
     types: Types | None
     topics: Callable[[Mapping[str, int]], frozenset[str]]
-    handler: Handler
+    handler: Handling
     where: Callable[[Message], bool] | None = None
     retry: RetryPolicy = field(default_factory=exponential)
     concurrency: int = 8
     batch: int | None = None
+    prefetch: int = 0
     timeout: float | None = None
     on_dead: Literal["park", "skip"] = "park"
     inbox: bool = False

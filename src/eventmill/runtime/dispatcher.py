@@ -29,6 +29,7 @@ class Dispatcher:
         self._ready: deque[object] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._failure: BaseException | None = None
+        self._breathed = monotonic()  # when the event loop had its turn at the latest
         self._workers = [asyncio.create_task(self._work()) for _ in range(concurrency)]
         for worker in self._workers:
             worker.add_done_callback(self._ended)
@@ -73,13 +74,12 @@ class Dispatcher:
             raise
 
     async def _serve(self) -> None:
-        breathed = monotonic()
         while True:
             while not self._ready:
                 idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._idle.append(idle)
                 await idle
-                breathed = monotonic()
+                self._breathed = monotonic()
             if self._batch == 1:
                 lane = self._ready.popleft()
                 queue = self._lanes[lane]
@@ -87,9 +87,9 @@ class Dispatcher:
                 self._left(lane, queue)
             else:
                 await self._some()
-            if monotonic() - breathed > BREATH:
+            if monotonic() - self._breathed > BREATH:
+                self._breathed = monotonic()  # one of the workers is enough, whose handlers wait each for itself
                 await asyncio.sleep(0)
-                breathed = monotonic()
 
     async def _some(self) -> None:
         taken: list[object] = []

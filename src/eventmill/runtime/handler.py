@@ -8,12 +8,14 @@ import typing
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
 from eventmill.core.registry import Registry
+from eventmill.runtime.delivery import Delivery
+from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 
@@ -22,13 +24,44 @@ class Context:
     """What a handler may know about the handling itself.
 
     idempotency_key stays the same over all attempts of the message in this group: hand it to whatever
-    outside system could otherwise be charged twice. attempt counts from 1.
+    outside system could otherwise be charged twice. attempt counts from 1. positions: of all messages, in a batch.
     """
 
     group: str
     attempt: int
     idempotency_key: str
     position: int | None
+    positions: Sequence[int | None] = ()
+
+
+class Handling(Protocol):
+    """What a consumer does with deliveries: a user's function, or what a pattern makes of several."""
+
+    name: str
+    plain: bool
+    """Whether `call_plain` will do, for a single delivery."""
+    event_class: object
+    """The annotation of the event parameter; None where there is none, or more than one."""
+    staged: bool
+    """Whether it commits more than once, by the stages it is handed."""
+
+    def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
+        """Begin to handle one message, with nothing but its event and the transaction."""
+        ...
+
+    def call(
+        self,
+        deliveries: Sequence[Delivery],
+        transaction: Transaction,
+        context: Callable[[], Context],
+        stages: Stages | None = None,
+    ) -> Awaitable[Any]:
+        """Begin to handle deliveries as one unit; what it returns is to be awaited. Raises DecodeError."""
+        ...
+
+    def refusal(self, result: object) -> Outcome | None:
+        """What a returned value asks for: a Retry or a DeadLetter; anything else means done."""
+        ...
 
 
 class Handler:
@@ -44,9 +77,11 @@ class Handler:
         self.sync = not inspect.iscoroutinefunction(function)
         self.batch = batch
         self._by_name = registry.by_name
-        self._wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
-        self._and_transaction = self._wants == ["event", "transaction"]
-        self.plain = (self._and_transaction or self._wants == ["event"]) and not batch and not self.sync
+        self.wants, self.event_class = _parameters(function, batch=batch, sync=self.sync)
+        self.staged = "stages" in self.wants
+        """Whether it commits more than once."""
+        self._and_transaction = self.wants == ["event", "transaction"]
+        self.plain = (self._and_transaction or self.wants == ["event"]) and not batch and not self.sync
         """Whether `call_plain` will do: the two commonest signatures, called without a loop over their parameters."""
 
     def call_plain(self, message: Message, transaction: Transaction) -> Awaitable[Any]:
@@ -57,17 +92,24 @@ class Handler:
         return called
 
     def call(
-        self, messages: Sequence[Message], transaction: Transaction, context: Callable[[], Context]
+        self,
+        deliveries: Sequence[Delivery],
+        transaction: Transaction,
+        context: Callable[[], Context],
+        stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
+        messages = [delivery.message for delivery in deliveries]
         arguments: list[object] = []
-        for want in self._wants:
+        for want in self.wants:
             if want == "event":
                 arguments.append([self._decode(m) for m in messages] if self.batch else self._decode(messages[0]))
             elif want == "message":
                 arguments.append(list(messages) if self.batch else messages[0])
             elif want == "transaction":
                 arguments.append(transaction)
+            elif want == "stages":
+                arguments.append(stages)
             elif want == "sync":
                 arguments.append(SyncTransaction(transaction, asyncio.get_running_loop()))
             else:
@@ -100,6 +142,7 @@ _BY_TYPE: dict[object, str] = {
     Transaction: "transaction",
     SyncTransaction: "sync",
     Context: "context",
+    Stages: "stages",
 }
 
 
@@ -132,6 +175,8 @@ def _parameters(function: Callable[..., Any], *, batch: bool, sync: bool) -> tup
             event = hint
         if want == "transaction" and sync:
             raise ConfigurationError(f"{name} is a plain `def`: annotate {parameter.name!r} as SyncTransaction")
+        if want == "stages" and (sync or batch):
+            raise ConfigurationError(f"{name}: Stages are for `async def` handlers of one message at a time")
         if want == "sync" and not sync:
             raise ConfigurationError(f"{name} is `async def`: annotate {parameter.name!r} as Transaction")
         wants.append(want)

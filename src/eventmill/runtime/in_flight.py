@@ -61,6 +61,9 @@ class InFlight:
             self._last[1].extend(deliveries)
             return
         together = list(deliveries)
+        if durable.done():
+            self._ended(durable, together)
+            return
         self._last = (durable, together)
         durable.add_done_callback(lambda future: self._ended(future, together))
 

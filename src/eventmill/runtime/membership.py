@@ -42,11 +42,8 @@ class Membership:
         self._settlement = settlement
         self._lease = lease
         self._generation = -1
-
-    @property
-    def draining(self) -> bool:
+        self.draining = False
         """Whether something is to be given back as soon as it is finished."""
-        return any(holding.draining for holding in self.holdings.values())
 
     async def changed(self) -> bool:
         """Whether members came or went since the last balance."""
@@ -75,6 +72,7 @@ class Membership:
             await self._store.release(fence.group, fence.member, unknown)
         for partition, holding in self.holdings.items():
             holding.draining = partition in balance.surplus
+        self._look_for_draining()
         await self._keep_idle_cursors()
         self._generation = await self._store.generation(fence.group)
 
@@ -88,8 +86,13 @@ class Membership:
         if done:
             for partition in done:
                 del self.holdings[partition]
+            self._look_for_draining()
             await self._feed.release(done)
             await self._store.release(self.fence.group, self.fence.member, done)
+
+    def _look_for_draining(self) -> None:
+        # Asked with every message that is done, changed with a balance only.
+        self.draining = any(holding.draining for holding in self.holdings.values())
 
     async def leave(self) -> None:
         """Give everything back, in good order: first to the source, so that whoever comes next finds it there."""

@@ -22,6 +22,7 @@ from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
+from eventmill.runtime.stages import Stages
 from eventmill.runtime.transaction import Transaction, current
 
 log = logging.getLogger("eventmill")
@@ -65,6 +66,9 @@ class Settlement:
             return [(first, await self._give_up(first, fence, settled, reason, None))]
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
+        stages = None
+        if consumer.handler.staged:
+            stages = Stages(transaction, lambda: Transaction(self._store.unit(first.claim, fence), self._envelopes))
         message_token = handling.set(deliveries[-1].message)
         transaction_token = current.set(transaction)
         error: BaseException | None = None
@@ -76,8 +80,11 @@ class Settlement:
                     if result is not None:
                         outcome = consumer.handler.refusal(result)
                 else:
-                    outcome = await self._call(deliveries, transaction)
+                    outcome = await self._call(deliveries, transaction, stages)
             finally:
+                if stages is not None:
+                    transaction = stages.transaction
+                    unit = transaction.unit
                 handling.reset(message_token)
                 current.reset(transaction_token)
                 transaction.close()
@@ -114,26 +121,28 @@ class Settlement:
             return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
 
-    async def _call(self, deliveries: Sequence[Delivery], transaction: Transaction) -> Outcome | None:
+    async def _call(
+        self, deliveries: Sequence[Delivery], transaction: Transaction, stages: Stages | None
+    ) -> Outcome | None:
         """None where all is done, or what the handler asks for instead."""
         consumer = self._consumer
-        messages = [delivery.message for delivery in deliveries]
+        first = deliveries[0]
         if consumer.where is not None:
             # Asked again, because a predicate that raises is a failure of the message like any other.
-            messages = [message for message in messages if consumer.where(message)]
-            if not messages:
+            deliveries = [delivery for delivery in deliveries if consumer.where(delivery.message)]
+            if not deliveries:
                 return None
-        first = deliveries[0]
 
         def context() -> Context:
             key = f"{consumer.group}:{first.message.source}:{first.message.id}"
-            return Context(consumer.group, first.attempt, key, first.position)
+            positions = [delivery.position for delivery in deliveries]
+            return Context(consumer.group, first.attempt, key, first.position, positions)
 
         if consumer.timeout is None:
-            result = await consumer.handler.call(messages, transaction, context)
+            result = await consumer.handler.call(deliveries, transaction, context, stages)
         else:
             async with asyncio.timeout(consumer.timeout):
-                result = await consumer.handler.call(messages, transaction, context)
+                result = await consumer.handler.call(deliveries, transaction, context, stages)
         return None if result is None else consumer.handler.refusal(result)
 
     async def _one_by_one(

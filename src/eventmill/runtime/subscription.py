@@ -203,7 +203,9 @@ class Subscription:
             return False
         if self._resequencing is not None and self._resequencing.due():
             await self._hand_out([])
-        page = await self._feed.read(self._membership.unread(), limit=min(room, PAGE), max_bytes=room_bytes)
+        page = await self._feed.read(
+            self._membership.unread(), limit=min(room, max(PAGE, self.consumer.batch or 0)), max_bytes=room_bytes
+        )
         if not page.after:
             return False
         await self._take(page.messages)

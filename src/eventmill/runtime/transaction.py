@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -78,6 +78,10 @@ class Transaction:
         """The document under a key, as this transaction sees it."""
         return await self._unit.get(key)
 
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        """Those documents that are there, by their keys. They are not kept from others: write them with `expected`."""
+        return await self._unit.get_many(keys)
+
     def put(self, key: str, data: bytes | None, *, expected: int | None = None) -> None:
         """Store a document when this commits; None deletes it. See `Document` and `ABSENT`.
 
@@ -93,6 +97,15 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
+
+    async def finish(self) -> Awaitable[object]:
+        """Conclude and end the unit well, or undo it; what is returned is durability."""
+        try:
+            await self.conclude()
+        except BaseException:
+            await self._unit.discard()
+            raise
+        return await self._unit.finish()
 
     @property
     def deferred(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -97,6 +97,9 @@ class KafkaBackend(LogSubscriber):
         where = f"kafka://{self._url.location}"
         return KafkaFeed(Reader(self._settings, group, types, where))
 
+    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+        return await self._open.cluster.kept(topics)
+
     # Log
 
     async def read(
@@ -123,6 +126,15 @@ class KafkaBackend(LogSubscriber):
             await self._open.cluster.show(group, after)
         else:
             await self._open.cluster.unshow(group)
+
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        cluster = self._open.cluster
+        partitions = [partition for partition in await cluster.partitions() if partition.topic in topics]
+        gone: dict[str, int] = {}
+        for (topic, _), position in (await cluster.offsets(partitions, first=True)).items():
+            if position > 0:
+                gone[topic] = max(position, gone.get(topic, 0))
+        return gone
 
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._open.replay.changed(seen, timeout)

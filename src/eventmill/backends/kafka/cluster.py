@@ -199,6 +199,25 @@ class Cluster:
                 self._limits[resources[resource]] = (now, limit)
         return {topic: self._limits[topic][1] for topic in topics}
 
+    async def kept(self, topics: Collection[str]) -> Mapping[str, float]:
+        """Seconds that topics keep messages for (`retention.ms`); those that we may not ask about are left out."""
+        found: dict[str, float] = {}
+        if not topics:
+            return found
+        resources = {ConfigResource(ConfigResource.Type.TOPIC, self._settings.name(topic)): topic for topic in topics}
+        answers = self._admin.describe_configs(list(resources), request_timeout=LIMITS_ANSWER)
+        for resource, future in answers.items():
+            try:
+                entries = await self._future(future, "retention of topics")
+            except BackendError as error:
+                log.info("how long topics keep messages is not known: %s", error)
+                continue
+            milliseconds = int(entries["retention.ms"].value)
+            # A compacted topic keeps the last message of each key whatever its retention says.
+            limitless = milliseconds < 0 or "delete" not in entries["cleanup.policy"].value
+            found[resources[resource]] = float("inf") if limitless else milliseconds / 1000
+        return found
+
     def forget_limits(self) -> None:
         """One of them has changed."""
         self._limits.clear()

@@ -21,6 +21,7 @@ from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.rows import Rows, SqlParameters
 
 
 class MemoryBackend(LogSubscriber):
@@ -114,6 +115,10 @@ class MemoryBackend(LogSubscriber):
         passed = {**state.log.watermarks, **state.groups.passed()}
         return state.log.trim(topic, passed, before=before, max_bytes=max_bytes, force=force)
 
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        horizons = self._state.log.horizons
+        return {topic: horizons[topic] for topic in topics if topic in horizons}
+
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._state.changes.beyond(seen, timeout, self._clock)
 
@@ -167,6 +172,19 @@ class MemoryBackend(LogSubscriber):
                 lease.end()
         state.changes.note()
 
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        return self._state.groups.cursors(group)
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        async with self.transaction() as transaction:
+            return await transaction.execute(sql, parameters)
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        return self._state.tables.primary_key(table)
+
     async def groups(self) -> Sequence[Group]:
         now = self._clock.now()
         found = []
@@ -201,6 +219,9 @@ class MemoryBackend(LogSubscriber):
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return {(id_, source) for name, source, id_ in self._state.inbox if name == group and id_ in ids}
 
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        return self._state.documents.listed(prefix, after, limit)
+
     # Jobs
 
     async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
@@ -211,9 +232,6 @@ class MemoryBackend(LogSubscriber):
 
     async def find(self, reference: str) -> Job | None:
         return self._state.jobs.find(reference)
-
-    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
-        return self._state.documents.listed(prefix, limit, after)
 
     async def next_due(self, queue: str) -> int | None:
         return self._state.jobs.next_due(queue, self._clock.now())

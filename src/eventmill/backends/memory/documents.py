@@ -28,7 +28,8 @@ class MemoryDocuments:
         """The document as a unit with these staged writes sees it."""
         return self._after([put for put in puts if put.key == key]).get(key, self._stored.get(key))
 
-    def listed(self, prefix: str, limit: int, after: str) -> list[Document]:
+    def listed(self, prefix: str, after: str, limit: int) -> Sequence[Document]:
+        """Those of a prefix, beyond a key, in order."""
         keys = sorted(key for key in self._stored if key.startswith(prefix) and key > after)
         return [self._stored[key] for key in keys[:limit]]
 

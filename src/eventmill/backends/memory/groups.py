@@ -125,6 +125,11 @@ class MemoryGroups:
         place.ahead = tuple(ahead)
         place.abandoned = 0
 
+    def cursors(self, group: str) -> Mapping[Partition, int]:
+        """How far one group is; empty for one that is not known."""
+        known = self.by_name.get(group)
+        return {} if known is None else {partition: place.position for partition, place in known.places.items()}
+
     def passed(self) -> dict[str, Mapping[Partition, int]]:
         """How far each group is in each partition it reads."""
         return {

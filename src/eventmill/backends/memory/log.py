@@ -27,6 +27,8 @@ class MemoryLog:
         self._records: dict[Partition, list[Recorded]] = {}
         self._sequences: dict[tuple[str, str], int] = {}
         self._last = 0
+        self.horizons: dict[str, int] = {}
+        """Topics of which messages were removed, and the position of the last one."""
 
     def declare(self, topics: Mapping[str, int]) -> None:
         """All of the topics, or none where one is refused."""
@@ -129,6 +131,7 @@ class MemoryLog:
                 at, group = min(behind)
                 return Trimmed(removed, group, at)
             self._records[record.partition].pop(0)
+            self.horizons[topic] = record.position
             if not self._records[record.partition]:
                 del self.ends[record.partition]
             size -= len(record.message.data)

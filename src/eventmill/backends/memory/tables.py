@@ -45,6 +45,10 @@ class Tables:
         self._require_unit(sql)
         return self._connection.executemany(sql, rows).rowcount
 
+    def primary_key(self, table: str) -> list[str]:
+        rows = self._connection.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk", (table,))
+        return [name for (name,) in rows.fetchall()]
+
     def _require_unit(self, sql: str) -> None:
         word = sql.lstrip().partition(" ")[0].rstrip("; \n").upper()
         if word in _CONTROL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from eventmill.backends.memory.documents import Put
 from eventmill.backends.memory.jobs import Settlement
@@ -18,7 +18,7 @@ from eventmill.core.errors import (
     OutsideTransactionError,
 )
 from eventmill.core.job import Job
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
 
@@ -84,6 +84,18 @@ class MemoryUnit:
     async def get(self, key: str) -> Document | None:
         await self._take_turn()
         return self._state.documents.seen(key, self._puts)
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        await self._take_turn()
+        return self._state.groups.cursors(group)
+
+    async def hurry(self, seconds: float) -> None:
+        await self._take_turn()  # whoever has the turn waits for nobody
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        await self._take_turn()
+        found = {key: self._state.documents.seen(key, self._puts) for key in keys}
+        return {key: document for key, document in found.items() if document is not None}
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         await self._take_turn()
@@ -156,7 +168,7 @@ class MemoryUnit:
         for cursor, tracker, _ in self._marks:
             if self._fence is not None:
                 state.groups.advance(self._fence.group, cursor.partition, *tracker.cursor())
-        if self._appends or self._sends or self._settlements:
+        if self._appends or self._sends or self._settlements or self._marks:
             state.changes.note()
 
     async def _take_turn(self) -> None:

@@ -65,7 +65,6 @@ async def open_pipeline(address: Address, patience: float, lost: Callable[[], No
 
 
 async def _pipeline(connection: psycopg.AsyncConnection[Any], address: Address, lost: Callable[[], None]) -> Pipeline:
-    direct = True
     ready = False
 
     def broke() -> None:
@@ -73,7 +72,7 @@ async def _pipeline(connection: psycopg.AsyncConnection[Any], address: Address, 
             lost()
 
     async def alive(pipeline: Pipeline) -> bool:
-        if not direct:
+        if not pipeline.direct:
             # A pooler hides whose connection is whose: only time can tell.
             return monotonic() - pipeline.heard < POOLED_SILENCE
         return await _at_work(address, pipeline.backend_pid)
@@ -84,7 +83,7 @@ async def _pipeline(connection: psycopg.AsyncConnection[Any], address: Address, 
     except BaseException:
         pipeline.close()
         raise
-    direct = pid == pipeline.backend_pid
+    pipeline.direct = pid == pipeline.backend_pid
     ready = True
     return pipeline
 

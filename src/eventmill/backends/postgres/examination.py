@@ -31,7 +31,7 @@ class PostgresExamination(Database):
     async def examine(self) -> Sequence[Observation]:
         """Look at an open database."""
         found = []
-        ((version, autovacuum, prepared),) = await self._fetch("server")
+        ((version, autovacuum),) = await self._fetch("server")
         found.append(Observation("ok", "server", f"PostgreSQL {version}"))
         for pid, age, state, query, name in await self._fetch("stuck", number(STUCK)):
             found.append(
@@ -74,10 +74,23 @@ class PostgresExamination(Database):
                     "something holds an old snapshot open (a long transaction, a replication slot): end it, then VACUUM",
                 )
             )
-        if prepared:
+        for gid, age, owner in await self._fetch("prepared"):
             found.append(
                 Observation(
-                    "warning", "prepared", f"{prepared} prepared transactions are open", "see pg_prepared_xacts"
+                    "warning",
+                    "prepared",
+                    f"transaction {gid!r} of {owner} has been prepared for {age:.0f} s, and holds its locks",
+                    f"COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}', whichever its coordinator has decided",
+                )
+            )
+        if await self.server.reader.listens():
+            found.append(Observation("ok", "wake-up", "by NOTIFY, with polling beneath"))
+        else:
+            found.append(
+                Observation(
+                    "ok",
+                    "wake-up",
+                    "by polling alone, every 3 to 50 ms: a pooler stands between, so that NOTIFY does not come through",
                 )
             )
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -13,8 +13,10 @@ from eventmill.backends.sql.groups import listed
 from eventmill.core.assignment import share
 from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
+from eventmill.core.document import Document
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
+from eventmill.core.rows import Rows, SqlParameters
 
 
 def _places(partitions: Collection[Partition]) -> tuple[Value, Value]:
@@ -89,6 +91,21 @@ class PostgresGroups(Database):
             await unit.fetch("lock_members")
             await unit.fetch("bury", text(f"{incarnation}/"))
             await unit.fetch("expire", number(self.now()))
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        rows = await self._fetch("cursors", text(group))
+        return {Partition(topic, part): position for topic, part, position, *_ in rows}
+
+    async def document(self, key: str) -> Document | None:
+        rows = await self._fetch("document", text(key))
+        return Document(key, *rows[0]) if rows else None
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        async with self._own() as unit:
+            return await unit.execute(sql, parameters)
+
+    async def primary_key(self, table: str) -> Sequence[str]:
+        return [str(name) for (name,) in await self._fetch("primary_key", text(table), text(self.address.schema))]
 
     async def groups(self) -> Sequence[Group]:
         return listed(

@@ -8,7 +8,7 @@ from eventmill.backends.postgres.database import Database
 from eventmill.backends.postgres.values import int4s, int8s, number, text, texts
 from eventmill.backends.sql.rows import jobs
 from eventmill.core.crash import point
-from eventmill.core.document import Document
+from eventmill.core.document import LAST, Document
 from eventmill.core.job import AGEING, Job
 
 PRUNE_BATCH = 1_000
@@ -65,10 +65,6 @@ class PostgresJobs(Database):
         found = jobs(await self._fetch("find_job", text(reference)))
         return found[0] if found else None
 
-    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
-        rows = await self._fetch("documents", text(prefix), text(after), text(prefix), number(limit))
-        return [Document(*row) for row in rows]
-
     async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
         if not lanes:
             return ()
@@ -78,6 +74,10 @@ class PostgresJobs(Database):
         if not ids:
             return ()
         return {(id_, source) for id_, source in await self._fetch("received", text(group), texts(ids))}
+
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        rows = await self._fetch("documents", text(prefix), text(prefix + LAST), text(after), number(limit))
+        return [Document(*row) for row in rows]
 
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 from eventmill.backends.postgres.append import prepare
@@ -130,6 +130,7 @@ class PostgresLog(Database, LogSubscriber):
         if slowest and slowest[0][1] < end and not force:
             held_by, held_at = slowest[0]
             end = held_at
+        await self._scan("note_horizon", [text(topic), number(end)])
         removed = at = 0
         while True:
             ((count, last),) = await self._scan("trim", [text(topic), number(at), number(end), number(TRIM_BATCH)])
@@ -137,6 +138,9 @@ class PostgresLog(Database, LogSubscriber):
             at = max(at, last)
             if count < TRIM_BATCH:
                 return Trimmed(removed, held_by, held_at)
+
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        return dict(await self._fetch("horizons", texts(sorted(topics))))
 
 
 @lru_cache(256)

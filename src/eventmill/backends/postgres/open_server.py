@@ -6,6 +6,7 @@ import asyncio
 
 from eventmill.backends.postgres import schema
 from eventmill.backends.postgres.address import Address
+from eventmill.backends.postgres.announcer import Announcer
 from eventmill.backends.postgres.connection import dial_patiently
 from eventmill.backends.postgres.outcome import Outcomes
 from eventmill.backends.postgres.pool import Pool
@@ -30,8 +31,9 @@ class OpenServer:
         self.fork = fork.count
         self.loop = asyncio.get_running_loop()
         self._readonly = readonly
-        self.reader = Reader(address)
         self.watcher = Watcher()
+        self.reader = Reader(address, self.watcher.committed)
+        self.announcer = Announcer(self.reader.announce)
         self.tail = Tail(self.reader, self.watcher.advanced)
         self.watcher.watch(self.tail)
         self.topics = Topics(self.reader, clock)
@@ -45,9 +47,14 @@ class OpenServer:
             self.address,
             clock,
             self.topics.counts,
-            committed=self.watcher.committed,
+            committed=self._committed,
             resolve=self.outcomes.stored,
         )
+
+    def _committed(self, messages: bool) -> None:
+        self.watcher.committed()
+        if messages:
+            self.announcer.appended()
 
     async def open(self) -> None:
         """Raises BackendUnavailableError where no server answers in time, ConfigurationError where it refuses."""
@@ -85,6 +92,8 @@ class OpenServer:
             return
         await self._units.close()
         await self._publishes.close()
+        self.announcer.close()
+        await asyncio.sleep(0)  # what it says last leaves with this turn
         await self.watcher.close()
         await self.pool.close()
         await self.reader.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 import psycopg
 from psycopg import pq
@@ -21,11 +21,12 @@ from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
 from eventmill.backends.postgres.unit import Staging, conflict
-from eventmill.backends.postgres.values import Value, blob, number, text
+from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
 from eventmill.core.document import Document
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.message import Partition
 from eventmill.core.rows import Rows, SqlParameters
 
 _Reply = asyncio.Future[pq.abc.PGresult]
@@ -115,10 +116,20 @@ class OwnUnit(Staging):
         result = await self._told(reply)
         return pipeline.rows(result) if result.ntuples else []
 
+    async def hurry(self, seconds: float) -> None:
+        await self.fetch("set_lock_timeout", text(str(max(1, int(seconds * 1000)))))
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        rows = await self.fetch("lock_cursors", text(group))
+        return {Partition(topic, part): position for topic, part, position in rows}  # type: ignore[arg-type, misc]
+
     async def get(self, key: str) -> Document | None:
         await self.fetch("lock_document", text(key))
         rows = await self.fetch("document", text(key))
         return self._as_staged(key, Document(key, rows[0][0], rows[0][1]) if rows else None)  # type: ignore[arg-type]
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        return self._many_as_staged(keys, await self.fetch("some_documents", texts(list(keys))))
 
     async def finish(self) -> Awaitable[object]:
         self._refuse_if_ended()
@@ -155,6 +166,7 @@ class OwnUnit(Staging):
                         raise told from error
                 raise
         await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
+        self._writer.committed(bool(messages))
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)

@@ -64,6 +64,8 @@ class Pipeline:
         self.where = where
         self.transformer = Transformer(connection)
         self.closed = False
+        self.direct = True
+        """Whether the server's own process is at the other end, and not a pooler that changes it."""
         self.heard = monotonic()
         self.statements = 0
         self.writes = 0
@@ -72,6 +74,7 @@ class Pipeline:
         self._pid = self._pg.backend_pid
         self._lost = lost
         self._alive = alive
+        self._heard: Callable[[], None] | None = None
         self._watching = False
         self._asking: asyncio.Task[None] | None = None
         self._prepare = prepare
@@ -245,15 +248,20 @@ class Pipeline:
                     return
             if not waiting:
                 pg.is_busy()  # lets libpq look at what the server says by itself
-                while pg.notifies() is not None:
-                    self.notified()
+                while (notice := pg.notifies()) is not None:
+                    if self._heard is not None and notice.be_pid != self._pid:
+                        self._heard()
             if pg.status == pq.ConnStatus.BAD:
                 raise psycopg.OperationalError(pg.get_error_message() or "the connection is closed")
         except psycopg.Error as error:
             self._break(error)
 
-    def notified(self) -> None:
-        """Somebody said NOTIFY."""
+    def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` whenever another connection says NOTIFY. Through a pooler nothing is ever heard."""
+        if self.direct:
+            self._heard = heard
+            self.send(f'LISTEN "{channel}"'.encode(), nothing)
+            self.sync()
 
     def _was_prepared(self, key: tuple[bytes, Sequence[int]], error: Exception | None) -> None:
         if error is not None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 import psycopg
 
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
+from eventmill.backends.postgres.announcer import channel
 from eventmill.backends.postgres.connection import open_pipeline
-from eventmill.backends.postgres.pipeline import Pipeline
+from eventmill.backends.postgres.pipeline import Pipeline, nothing
 from eventmill.backends.postgres.sql import statements
-from eventmill.backends.postgres.values import Value
+from eventmill.backends.postgres.values import Value, text
 from eventmill.core import fork
 from eventmill.core.errors import BackendError
 from eventmill.core.rows import Row
@@ -47,10 +48,14 @@ class Again:
 
 
 class Reader:
-    """Questions of many tasks share the connection; what breaks under one is asked again."""
+    """Questions of many tasks share the connection; what breaks under one is asked again.
 
-    def __init__(self, address: Address) -> None:
+    heard: called when another process has announced messages, which this connection listens to besides.
+    """
+
+    def __init__(self, address: Address, heard: Callable[[], None]) -> None:
         self.address = address
+        self._heard = heard
         self.sql = statements(address.quoted)
         self._pipeline: Pipeline | None = None
         self._connecting: asyncio.Lock = asyncio.Lock()
@@ -68,7 +73,18 @@ class Reader:
         async with self._connecting:
             if self._pipeline is None or self._pipeline.closed:
                 self._pipeline = await open_pipeline(self.address, self.address.patience, _noted)
+                self._pipeline.listen(channel(self.address.schema), self._heard)
             return self._pipeline
+
+    def announce(self) -> None:
+        """Tell the other processes that messages were committed, if that can be done without waiting."""
+        if self._pipeline is not None and not self._pipeline.closed and self._fork == fork.count:
+            self._pipeline.call(self.sql["announce"], nothing, [text(channel(self.address.schema))])
+            self._pipeline.sync()
+
+    async def listens(self) -> bool:
+        """Whether other processes' announcements are heard: not where a pooler stands between."""
+        return (await self.connect()).direct
 
     async def fetch(self, name: str, values: Sequence[Value] = (), *, condition: bytes | None = None) -> list[Row]:
         """The rows of one of eventmill's statements. condition: what stands for its `{condition}`."""

@@ -2,6 +2,10 @@
 -- The last position ever given, committed or not.
 SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {schema}.eventmill_positions
 
+-- name: announce
+-- Without a flush of the disk, since nothing is lost with it.
+SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')
+
 -- name: appending
 -- Transactions that may still commit positions: those that hold the append lock. A prepared one has no process.
 SELECT virtualtransaction, pid FROM pg_locks
@@ -45,6 +49,13 @@ SELECT pg_advisory_xact_lock(1835821168::bigint << 32)
 
 -- name: document
 SELECT version, data FROM {schema}.eventmill_documents WHERE key = $1
+
+-- name: some_documents
+SELECT key, version, data FROM {schema}.eventmill_documents WHERE key = ANY ($1)
+
+-- name: documents
+SELECT key, version, data FROM {schema}.eventmill_documents
+WHERE key >= $1 AND key < $2 AND key > $3 ORDER BY key LIMIT $4
 
 -- name: xid
 SELECT pg_current_xact_id_if_assigned()::text
@@ -137,6 +148,31 @@ UPDATE {schema}.eventmill_members SET expires = $1, lease = $2 WHERE member = AN
 -- name: cursors
 SELECT topic, partition, position, ahead, member, token, abandoned FROM {schema}.eventmill_cursors WHERE grp = $1
 
+-- name: note_horizon
+-- Before anything is removed: whoever finds it too early only asks in vain.
+INSERT INTO {schema}.eventmill_horizons AS h (topic, position)
+SELECT $1, max(position) FROM {schema}.eventmill_log WHERE topic = $1 AND position <= $2 HAVING count(*) > 0
+ON CONFLICT (topic) DO UPDATE SET position = greatest(h.position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM {schema}.eventmill_horizons WHERE topic = ANY ($1)
+
+-- name: set_lock_timeout
+SELECT set_config('lock_timeout', $1, true)
+
+-- name: lock_cursors
+SELECT topic, partition, position FROM {schema}.eventmill_cursors WHERE grp = $1
+ORDER BY topic COLLATE "C", partition FOR NO KEY UPDATE
+
+-- name: primary_key
+-- Of a table that a transaction of the App would find under this name.
+SELECT a.attname::text
+FROM pg_index AS i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (number, place)
+JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.number
+WHERE i.indisprimary AND i.indrelid = coalesce(
+    to_regclass(quote_ident($2) || '.' || quote_ident($1)), to_regclass(quote_ident($1)))
+ORDER BY k.place
+
 -- name: acquire
 UPDATE {schema}.eventmill_cursors AS c SET member = $1, token = c.token + 1
 FROM unnest($3, $4) AS n (topic, partition)
@@ -192,10 +228,6 @@ RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed,
 SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message,
     priority, reference
 FROM {schema}.eventmill_jobs WHERE reference = $1
-
--- name: documents
-SELECT key, version, data FROM {schema}.eventmill_documents
-WHERE key >= $1 AND key > $2 AND starts_with(key, $3) ORDER BY key LIMIT $4
 
 -- name: due
 -- The priorities on which jobs wait, and when the first of each is due: from level to level in the index, past
@@ -314,7 +346,11 @@ DELETE FROM {schema}.eventmill_inbox WHERE ctid = ANY (ARRAY(
 SELECT id FROM {schema}.eventmill_jobs WHERE state = 'dead' AND due < $1 LIMIT $2
 
 -- name: server
-SELECT current_setting('server_version'), current_setting('autovacuum'), (SELECT count(*) FROM pg_prepared_xacts)
+SELECT current_setting('server_version'), current_setting('autovacuum')
+
+-- name: prepared
+SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8, owner::text
+FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 
 -- name: idle
 SELECT pid, extract(epoch FROM clock_timestamp() - state_change)::float8, application_name, left(query, 200)

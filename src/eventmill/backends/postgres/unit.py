@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Any
 
 from psycopg import pq
 
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
-from eventmill.backends.postgres.pipeline import Settle, answer
+from eventmill.backends.postgres.pipeline import Settle
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.staged import Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
-from eventmill.backends.postgres.values import blob, number, text
+from eventmill.backends.postgres.values import blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
 
@@ -72,7 +73,9 @@ class Staging:
 
     def put(self, key: str, data: bytes | None, *, expected: int | None) -> None:
         self._refuse_if_ended()
-        self._documents = [*(self._documents or ()), (key, data, expected)]
+        if self._documents is None:
+            self._documents = []
+        self._documents.append((key, data, expected))
 
     def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
         self._refuse_if_ended()
@@ -96,6 +99,13 @@ class Staging:
             if staged == key:
                 version, data = (ABSENT, None) if value is None else (version + 1, value)
         return None if data is None else Document(key, version, data)
+
+    def _many_as_staged(self, keys: Collection[str], rows: Sequence[Sequence[Any]]) -> dict[str, Document]:
+        stored = {key: Document(key, version, data) for key, version, data in rows}
+        if not self._documents:
+            return stored
+        seen = {key: self._as_staged(key, stored.get(key)) for key in keys}
+        return {key: document for key, document in seen.items() if document is not None}
 
     def _fill(self, staged: Staged[object], now: int) -> None:
         """Stage settlements, claims and inbox marks with those of others. Raises UnitInterruptedError where this
@@ -189,16 +199,17 @@ class SharedUnit(Staging):
             raise self._writer.met(batch, self, batch.failure)
 
     def _reply(self, batch: Batch, reply: asyncio.Future[pq.abc.PGresult]) -> Settle:
-        told = answer(reply)
-
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None or batch.failure is not None:
                 error = self._writer.met(batch, self, error or batch.failure)  # type: ignore[arg-type]
                 if not isinstance(error, UnitInterruptedError):
                     self._over = error
-                told(None, error)
-            else:
-                told(result, None)
+            if reply.done():
+                return  # whoever asked was cancelled
+            if error is not None:
+                reply.set_exception(error)
+            elif result is not None:
+                reply.set_result(result)
 
         return settle
 
@@ -224,6 +235,13 @@ class SharedUnit(Staging):
         counts = await asyncio.gather(*(self.execute(sql, row) for row in rows)) if rows else []
         return sum(count.rowcount for count in counts)
 
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        raise ConfigurationError("a handler's transaction shares its commit: ask for cursors in one of your own")
+
+    async def hurry(self, seconds: float) -> None:
+        """A handler's unit waits only as long as a shared transaction may, whatever it is told."""
+        self._refuse_if_ended()
+
     # Documents
 
     async def get(self, key: str) -> Document | None:
@@ -239,6 +257,17 @@ class SharedUnit(Staging):
         assert self._writer.pipeline is not None
         rows = self._writer.pipeline.rows(result)
         return self._as_staged(key, Document(key, rows[0][0], rows[0][1]) if rows else None)
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        self._refuse_if_ended()
+        batch = self._batch or await self._enter()
+        self._executed = True
+        self._refuse_if_failed(batch)
+        reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
+        self._writer.call(batch, self._reply(batch, reply), "some_documents", [texts(list(keys))])
+        result = await reply
+        assert self._writer.pipeline is not None
+        return self._many_as_staged(keys, self._writer.pipeline.rows(result))
 
     async def _own(self, batch: Batch, key: str) -> None:
         """Within a shared transaction the server's locks keep nobody apart: here the units wait for each other."""

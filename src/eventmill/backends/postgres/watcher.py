@@ -21,7 +21,8 @@ AWAY = 0.5
 
 
 class Watcher:
-    """Wakes whoever waits for messages: told by this process's writers, and looking for what others have committed."""
+    """Wakes whoever waits for messages: told by this process's writers and by others' announcements, and looking by
+    itself besides, for what nobody announces (`outbox.add`) or a pooler keeps back."""
 
     def __init__(self) -> None:
         self._tail: Tail | None = None

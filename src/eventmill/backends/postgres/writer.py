@@ -46,7 +46,7 @@ TRIES = 5
 class Writer(Line):
     """Opens, fills and ends the shared transactions, one after another.
 
-    committed: called after each commit. resolve: finds out what became of messages whose commit's answer was lost;
+    committed: called after each commit, with whether there were messages in it. resolve: finds out what became of messages whose commit's answer was lost;
     it may take as long as the server is away.
     """
 
@@ -56,7 +56,7 @@ class Writer(Line):
         clock: Clock,
         partitions: Mapping[str, int],
         *,
-        committed: Callable[[], None],
+        committed: Callable[[bool], None],
         resolve: Callable[[Batch], Awaitable[Mapping[str, int]]],
     ) -> None:
         super().__init__(address)
@@ -65,7 +65,7 @@ class Writer(Line):
         self._begin = {lock: begin(address, lock) for lock in Lock}
         self._clock = clock
         self._partitions = partitions
-        self._committed = committed
+        self.committed = committed
         self._resolve = resolve
         self._batch: Batch | None = None
         self._committing: Batch | None = None
@@ -321,12 +321,14 @@ class Writer(Line):
         if error is None and result is not None and result.command_status == b"COMMIT" and batch.failure is None:
             batch.succeeded()
             self._sharing.succeeded(batch.joined)
-            self._committed()
+            self.committed(bool(batch.staged.messages))
         elif isinstance(error, faults.ConnectionLost):
             self._unknown(batch, error)
         else:
             self._undone(batch, error)
         self._sharing.ended(batch.joined)
+        if self._batch is not None and self._batch.joined >= self._sharing.room:
+            self._run()  # nobody can join any more: those who were just told then begin the next one at once
         self._wake_joiners()
         self._kick()
 

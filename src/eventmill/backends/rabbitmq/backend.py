@@ -132,5 +132,8 @@ class RabbitBackend:
         """What lies in the group's queues, without what its members have in hand. How old it is, no queue says."""
         return Pending(await self._topology.waiting(group, after), None)
 
+    async def redelivery(self, topics: Collection[str]) -> Mapping[str, float]:
+        return {}
+
     async def dismiss(self, group: str) -> None:
         await self._topology.dismiss(group)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -16,8 +16,10 @@ from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.assignment import share
 from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
+from eventmill.core.document import Document
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
+from eventmill.core.rows import Rows, SqlParameters
 
 
 class SqliteGroups(Database):
@@ -106,6 +108,29 @@ class SqliteGroups(Database):
             expire(connection, self.now())
 
         await self._write(work)
+
+    @translated
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        rows = self.reader.execute(STATEMENTS["cursors"], (group,)).fetchall()
+        return {Partition(topic, number): position for topic, number, position, *_ in rows}
+
+    @translated
+    async def document(self, key: str) -> Document | None:
+        row = self.reader.execute(STATEMENTS["document"], (key,)).fetchone()
+        return None if row is None else Document(key, *row)
+
+    async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
+        def read(connection: sqlite3.Connection) -> Rows:
+            cursor = connection.execute(sql, parameters)
+            rows = Rows(cursor.fetchall())
+            rows.columns = tuple(column[0] for column in cursor.description or ())
+            return rows
+
+        return await self._scan(read)
+
+    @translated
+    async def primary_key(self, table: str) -> Sequence[str]:
+        return [name for (name,) in self.reader.execute(STATEMENTS["primary_key"], (table,)).fetchall()]
 
     @translated
     async def groups(self) -> Sequence[Group]:

@@ -12,7 +12,7 @@ from eventmill.backends.sqlite.database import Database
 from eventmill.backends.sqlite.expiry import expire
 from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.crash import point
-from eventmill.core.document import Document
+from eventmill.core.document import LAST, Document
 from eventmill.core.job import AGEING, Job
 
 PRUNE_BATCH = 1_000
@@ -77,11 +77,6 @@ class SqliteJobs(Database):
         found = jobs(self.reader.execute(STATEMENTS["find_job"], (reference,)).fetchall())
         return found[0] if found else None
 
-    @translated
-    async def documents(self, prefix: str, *, limit: int = 100, after: str = "") -> Sequence[Document]:
-        rows = self.reader.execute(STATEMENTS["documents"], (prefix, max(prefix, after), after, limit)).fetchall()
-        return [Document(*row) for row in rows]
-
     def _vanished(self) -> bool:
         return self.reader.execute(STATEMENTS["expired"], (self.now(),)).fetchone() is not None
 
@@ -100,6 +95,11 @@ class SqliteJobs(Database):
     @translated
     async def received(self, group: str, ids: Collection[str]) -> Collection[tuple[str, str]]:
         return set(self.reader.execute(STATEMENTS["received"], (group, json.dumps(list(ids)))).fetchall())
+
+    @translated
+    async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
+        rows = self.reader.execute(STATEMENTS["documents"], (prefix, prefix + LAST, after, limit)).fetchall()
+        return [Document(*row) for row in rows]
 
     @translated
     async def jobs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 from eventmill.backends.sql.reading import page, rearmost
@@ -137,11 +137,16 @@ class SqliteLog(Database, LogSubscriber):
             removed += len(batch)
         return Trimmed(removed, held_by, held_at)
 
+    @translated
+    async def trimmed(self, topics: Collection[str]) -> Mapping[str, int]:
+        return dict(self.reader.execute(STATEMENTS["horizons"], (json.dumps(sorted(topics)),)).fetchall())
+
 
 def _remove(connection: sqlite3.Connection, span: tuple[str, int, int]) -> None:
     connection.execute(STATEMENTS["note_sequences"], span)
     connection.execute(STATEMENTS["note_trimmed"], (span[2],))
     connection.execute(STATEMENTS["forget_trimmed"], (span[2],))
+    connection.execute(STATEMENTS["note_horizon"], (span[0], span[2]))
     connection.execute(STATEMENTS["trim"], span)
 
 

@@ -52,6 +52,22 @@ SELECT id, source FROM eventmill_inbox WHERE grp = ?1 AND id IN (SELECT value FR
 -- name: document
 SELECT version, data FROM eventmill_documents WHERE key = ?
 
+-- name: primary_key
+SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk
+
+-- name: some_documents
+SELECT d.key, d.version, d.data FROM json_each(?) AS k CROSS JOIN eventmill_documents AS d ON d.key = k.value
+
+-- name: insert_document
+INSERT INTO eventmill_documents (key, version, data) VALUES (?, 1, ?) ON CONFLICT DO NOTHING
+
+-- name: update_document
+UPDATE eventmill_documents SET version = version + 1, data = ? WHERE key = ? AND version = ?
+
+-- name: documents
+SELECT key, version, data FROM eventmill_documents
+WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key LIMIT ?4
+
 -- name: put
 INSERT INTO eventmill_documents (key, version, data) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET version = excluded.version, data = excluded.data
@@ -169,10 +185,6 @@ SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state = 'due'
 SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 FROM eventmill_jobs WHERE reference = ?
 
--- name: documents
-SELECT key, version, data FROM eventmill_documents
-WHERE key >= ?2 AND key > ?3 AND substr(key, 1, length(?1)) = ?1 ORDER BY key LIMIT ?4
-
 -- name: next_due
 WITH RECURSIVE levels (level) AS (
     SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
@@ -183,7 +195,7 @@ WITH RECURSIVE levels (level) AS (
 SELECT min((SELECT min(due) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = level)) FROM levels
 
 -- name: claimed
-SELECT 1 FROM eventmill_jobs WHERE id = ? AND token = ? AND member = ? AND state = 'running'
+SELECT 1 FROM eventmill_jobs WHERE id = ?1 AND token = ?2 AND (?3 IS NULL OR member = ?3) AND state = 'running'
 
 -- name: claimed_of
 -- Which of some jobs a member has claimed, under which tokens.
@@ -293,6 +305,13 @@ INSERT INTO eventmill_trimmed (position) VALUES (?)
 
 -- name: forget_trimmed
 DELETE FROM eventmill_trimmed WHERE position < ?
+
+-- name: note_horizon
+INSERT INTO eventmill_horizons (topic, position) VALUES (?, ?)
+ON CONFLICT (topic) DO UPDATE SET position = max(position, excluded.position)
+
+-- name: horizons
+SELECT topic, position FROM eventmill_horizons WHERE topic IN (SELECT value FROM json_each(?))
 
 -- name: trim
 DELETE FROM eventmill_log WHERE topic = ? AND position BETWEEN ? AND ?

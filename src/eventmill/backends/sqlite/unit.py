@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 
 from eventmill.backends.sql.prepared import prepare
 from eventmill.backends.sqlite.connection import environmental, translate
@@ -17,7 +18,7 @@ from eventmill.core.clock import Clock
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
-from eventmill.core.message import Message
+from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.tracker import Tracker
 
@@ -118,6 +119,31 @@ class SqliteUnit:
             if staged == key:
                 version, data = (ABSENT, None) if value is None else (version + 1, value)
         return None if data is None else Document(key, version, data)
+
+    async def cursors(self, group: str) -> Mapping[Partition, int]:
+        connection = await self.enter()
+        rows = connection.execute(self._sql["cursors"], (group,)).fetchall()
+        found = {Partition(topic, number): position for topic, number, position, *_ in rows}
+        # Units of the same commit have moved on without having written it yet.
+        for tracker, (name, topic, number) in self._group.marks.items() if self._group is not None else ():
+            if name == group:
+                found[Partition(topic, number)] = tracker.cursor()[0]
+        return found
+
+    async def hurry(self, seconds: float) -> None:
+        await self.enter()  # whoever has the write lock waits for nobody
+
+    async def get_many(self, keys: Collection[str]) -> Mapping[str, Document]:
+        connection = await self.enter()
+        # In the order of the table, so that each of its pages is looked at once.
+        rows = connection.execute(self._sql["some_documents"], (json.dumps(sorted(keys)),)).fetchall()
+        found = {key: Document(key, version, data) for key, version, data in rows}
+        for staged, value, _ in self._refusable.documents if self._refusable else ():
+            if staged in keys:
+                before = found.pop(staged, None)
+                if value is not None:
+                    found[staged] = Document(staged, before.version + 1 if before else 1, value)
+        return found
 
     async def execute(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         journal = self._journal or self._enter_at_once() or await self._enter()

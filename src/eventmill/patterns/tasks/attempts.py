@@ -189,9 +189,9 @@ class Attempts:
             job.attempts,
             self._key(task, job),
             None,
-            job.message.id,
-            None if fire is None else datetime.fromtimestamp(int(fire) / 1000, UTC),
-            self._teller(task, job) if task.keep is not None else None,
+            id=job.message.id,
+            fire=None if fire is None else datetime.fromtimestamp(int(fire) / 1000, UTC),
+            _tell=self._teller(task, job) if task.keep is not None else None,
         )
 
     # Progress

@@ -319,6 +319,64 @@ class UnitCases(Conformance[Backend]):
                 tx.put("a", b"3", expected=ABSENT)
             assert await document(store, "a") == Document("a", 1, b"3")
 
+    @case()
+    async def test_many_documents_at_once(self, stage: Stage[Backend]) -> None:
+        async with stage.open() as store:
+            keys = [f"many/{number}" for number in range(100)]
+            async with store.transaction() as tx:
+                for key in keys[:50]:
+                    tx.put(key, b"1", expected=ABSENT)
+            async with store.transaction() as tx:
+                found = await tx.get_many([*keys, "none"])
+                assert found == {key: Document(key, 1, b"1") for key in keys[:50]}
+                for key in keys:
+                    tx.put(key, b"2", expected=found[key].version if key in found else ABSENT)
+                tx.put(keys[0], None, expected=2)
+                again = await tx.get_many(keys[:2])
+                assert again == {keys[1]: Document(keys[1], 2, b"2")}
+            async with store.transaction() as tx:
+                found = await tx.get_many(keys)
+            assert {key: each.version for key, each in found.items()} == {
+                key: 2 if number < 50 else 1 for number, key in enumerate(keys) if number
+            }
+
+    @case()
+    async def test_one_conflict_among_many_documents_undoes_all(self, stage: Stage[Backend]) -> None:
+        async with stage.open() as store:
+            keys = [f"many/{number}" for number in range(30)]
+            async with store.transaction() as tx:
+                tx.put(keys[7], b"1", expected=ABSENT)
+                tx.put(keys[8], b"1", expected=ABSENT)
+            for wrong in ({keys[7]: 2}, {keys[9]: 1}, {keys[8]: ABSENT}):
+                versions = {keys[7]: 1, keys[8]: 1} | wrong
+                with refused(ConflictError) as caught:
+                    async with store.transaction() as tx:
+                        for key in keys:
+                            tx.put(key, b"2", expected=versions.get(key, ABSENT))
+                assert next(iter(wrong)) in str(caught.error)
+            assert [each.key for each in await store.documents("many/")] == [keys[7], keys[8]]
+            async with store.transaction() as tx:
+                for key in keys:
+                    tx.put(key, b"2", expected=1 if key in (keys[7], keys[8]) else ABSENT)
+            assert len(await store.documents("many/")) == len(keys)
+
+    @case()
+    async def test_documents_are_listed_by_prefix_page_by_page(self, stage: Stage[Backend]) -> None:
+        async with stage.open() as store:
+            keys = ["a/1", "a/10", "a/2", "a/é", "a/\U0001f600", "a", "b/1", "A/1"]
+            async with store.transaction() as tx:
+                for key in keys:
+                    tx.put(key, key.encode(), expected=ABSENT)
+            wanted = sorted(key for key in keys if key.startswith("a/"))
+            found: list[Document] = []
+            while page := await store.documents("a/", after=found[-1].key if found else "", limit=2):
+                assert len(page) <= 2
+                found += page
+            assert found == [Document(key, 1, key.encode()) for key in wanted]
+            assert await store.documents("a/2") == [Document("a/2", 1, b"a/2")]
+            assert await store.documents("c") == []
+            assert [each.key for each in await store.documents("")] == sorted(keys)
+
     # Inbox
 
     @case()

@@ -1,0 +1,168 @@
+"""What captured tables look like: asked from the catalog, and followed through the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from eventmill.backends.postgres.replication.pgoutput import IDENTITIES, Layout, Relation
+from eventmill.core.changes import Column, Entry, Identity, Reshaped, Shape
+from eventmill.core.errors import ConfigurationError
+
+_TABLE = """
+SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text,
+       has_table_privilege(c.oid, 'SELECT'), greatest(c.reltuples, 0)::bigint
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {}
+"""
+_COLUMNS = """
+SELECT a.attname, a.atttypid::bigint, format_type(a.atttypid, NULL),
+       coalesce(array_position(string_to_array(i.indkey::text, ' '), a.attnum::text), 0)
+FROM pg_attribute a
+LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND CASE WHEN %s THEN i.indisreplident ELSE i.indisprimary END
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ORDER BY a.attnum
+"""
+_TYPE_NAMES = "SELECT oid::bigint, format_type(oid, NULL) FROM pg_type"
+
+AGAIN = "eventmill cdc init --anew"
+
+Connection = psycopg.AsyncConnection[Any]
+
+
+def split(table: str) -> tuple[str, str]:
+    """Schema and name of a declared table; without a schema it is in public."""
+    schema, dot, name = table.rpartition(".")
+    return (schema if dot else "public", name)
+
+
+def identifier(name: str) -> sql.Identifier:
+    """A table's present name as SQL."""
+    return sql.Identifier(*split(name))
+
+
+class Catalogued:
+    """A table as the catalog has it, beside its shape: oid, and the type of each column."""
+
+    def __init__(self, oid: int, shape: Shape, types: dict[str, int], rows: int) -> None:
+        self.oid = oid
+        self.shape = shape
+        self.types = types
+        self.rows = rows
+
+
+async def catalogued(connection: Connection, table: str, known: Shape | None = None) -> Catalogued:
+    """Look a table up, and refuse what cannot be captured: ConfigurationError, with the remedy.
+
+    known: its shape when it was looked up last, by whose number it is found whatever it is called now.
+    """
+    cursor = connection.cursor(row_factory=tuple_row)
+    if known is not None:
+        found = await (await cursor.execute(_TABLE.format("%s"), (known.id,))).fetchone()
+        if found is None:
+            raise ConfigurationError(
+                f"table {known.name} was dropped; take it out of the capture, or begin anew: {AGAIN}"
+            )
+    else:
+        quoted = identifier(table).as_string(None)
+        found = await (await cursor.execute(_TABLE.format("to_regclass(%s)"), (quoted,))).fetchone()
+        if found is None:
+            raise ConfigurationError(f"table {'.'.join(split(table))} does not exist; name it as schema.table")
+    oid, schema, name, kind, persistence, letter, readable, rows = found
+    where = f"{schema}.{name}"
+    if kind not in ("r", "p"):
+        raise ConfigurationError(f"{where} is no table (a view?): only tables can be captured")
+    if persistence != "p":
+        raise ConfigurationError(f"{where} is temporary or unlogged: PostgreSQL does not log its changes")
+    if not readable:
+        raise ConfigurationError(f"{where}: this user may not read it; GRANT SELECT ON {where} to it")
+    if letter == "n":
+        raise ConfigurationError(
+            f"{where} has REPLICA IDENTITY NOTHING, with which it could not be updated any more while it is captured; "
+            f"run: ALTER TABLE {where} REPLICA IDENTITY DEFAULT"
+        )
+    await cursor.execute(_COLUMNS, (letter == "i", oid))
+    columns = await cursor.fetchall()
+    key = [name for name, _, _, place in sorted(columns, key=lambda column: column[3]) if place]
+    if not key:
+        raise ConfigurationError(
+            f"{where} has no primary key, so its rows cannot be told apart; add one, or a unique index of NOT NULL "
+            f"columns and: ALTER TABLE {where} REPLICA IDENTITY USING INDEX name"
+        )
+    shape = Shape(
+        table=table,
+        name=where,
+        id=oid,
+        columns=tuple([Column(name, type_name) for name, _, type_name, _ in columns]),
+        key=tuple(key),
+        identity=cast(Identity, IDENTITIES[letter]),
+    )
+    return Catalogued(oid, shape, {name: type_oid for name, type_oid, _, _ in columns}, rows)
+
+
+class Tables:
+    """Follows the shapes of tables by the relation messages of a stream.
+
+    shapes: by declared name, as they were when the stream begins; types: names of types.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], types: Mapping[int, str]) -> None:
+        self._oids = {shape.id: table for table, shape in shapes.items()}
+        self._shapes = dict(shapes)
+        self._types = types
+
+    def __call__(self, relation: Relation) -> tuple[Layout | None, Entry | None]:
+        table = self._oids.get(relation.oid)
+        if table is None:
+            return None, None
+        former = self._shapes[table]
+        shape = self._shape(table, relation, former)
+        layout = Layout(table, relation, shape.key)
+        if shape == former:
+            return layout, None
+        self._shapes[table] = shape
+        return layout, Reshaped(shape, former)
+
+    def _shape(self, table: str, relation: Relation, former: Shape) -> Shape:
+        name = f"{relation.schema}.{relation.name}"
+        columns = {column.name: self._types.get(column.oid, f"oid {column.oid}") for column in relation.columns}
+        flagged = [column.name for column in relation.columns if column.key]
+        key = former.key
+        if relation.identity in ("default", "index"):
+            # The order of the key's columns is the index's, which the message does not tell: it stays where it can.
+            key = former.key if set(flagged) == set(former.key) else tuple(flagged)
+        _refuse_another_key(name, former, key, columns)
+        return Shape(
+            table=table,
+            name=name,
+            id=relation.oid,
+            columns=tuple([Column(*column) for column in columns.items()]),
+            key=key,
+            identity=cast(Identity, relation.identity),
+        )
+
+
+def _refuse_another_key(name: str, former: Shape, key: Sequence[str], columns: Mapping[str, str]) -> None:
+    types = {column.name: column.type for column in former.columns}
+    remedy = f"begin anew: {AGAIN}"
+    if len(key) != len(former.key):
+        raise ConfigurationError(
+            f"{name}: its key was {', '.join(former.key)} and is {', '.join(key) or 'gone'} now, so former rows cannot be "
+            f"found again; {remedy}"
+        )
+    for column, before in zip(key, former.key, strict=True):
+        if column not in columns:
+            raise ConfigurationError(f"{name}: column {column}, which is of its key, was dropped; {remedy}")
+        if columns[column] != types[before]:
+            raise ConfigurationError(
+                f"{name}: column {column}, which is of its key, was {types[before]} and is {columns[column]} now; {remedy}"
+            )
+
+
+async def type_names(connection: Connection) -> dict[int, str]:
+    """Names of all types, as `catalogued` gives them."""
+    cursor = connection.cursor(row_factory=tuple_row)
+    return dict(await (await cursor.execute(_TYPE_NAMES)).fetchall())

@@ -1,0 +1,1 @@
+"""Change data capture: the changes of a database that nobody wants to touch, as events."""

@@ -1,0 +1,1 @@
+"""Sagas: local transactions one after another, and what undoes them."""
