@@ -32,6 +32,7 @@ from eventmill.patterns.projection import on
 from eventmill.patterns.saga.step import StepContext
 from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.limit import Limit
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.timing import Timing
 from eventmill.patterns.tasks.unique import Unique
@@ -67,6 +68,7 @@ __all__ = [
     "EventmillError",
     "Lag",
     "LeaseLostError",
+    "Limit",
     "Message",
     "MessageTooLargeError",
     "MissingHistoryError",

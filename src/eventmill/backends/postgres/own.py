@@ -143,7 +143,9 @@ class OwnUnit(Staging):
         messages = prepare(self._messages) if self._messages else []
         if messages and not self._topics.known(messages):
             await self._topics.learn(messages)
-        if self._pipeline is None and not (self._documents or self._inbox or self._settlements or self._marks):
+        if self._pipeline is None and not (
+            self._documents or self._inbox or self._settlements or self._marks or self._held or self._let_go
+        ):
             self._ended = True
             return self._writer.stage(messages, self._jobs or ())
         pipeline = await self.enter()

@@ -29,6 +29,12 @@ SELECT {schema}.eventmill_advance($1, $2, $3, $4, $5, $6, $7)
 -- name: settle
 SELECT {schema}.eventmill_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
+-- name: hold
+SELECT {schema}.eventmill_hold($1, $2, $3, $4, $5)
+
+-- name: let_go
+SELECT {schema}.eventmill_let_go($1, $2)
+
 -- name: lock_lanes
 SELECT {schema}.eventmill_lock_lanes($1, $2)
 
@@ -217,9 +223,9 @@ RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed,
     j.position, j.errors, j.message, j.priority, j.reference
 
 -- name: take
-UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1
+UPDATE {schema}.eventmill_jobs AS j SET lane = CASE WHEN j.state = 'parked' THEN NULL ELSE j.lane END, state = 'running', member = $1, token = j.token + 1
 WHERE j.id = (
-    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state = 'due' FOR UPDATE SKIP LOCKED
+    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state IN ('due', 'parked') FOR UPDATE SKIP LOCKED
 )
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
     j.position, j.errors, j.message, j.priority, j.reference

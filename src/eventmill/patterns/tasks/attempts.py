@@ -27,6 +27,7 @@ from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.call import FIRE, UNIQUE
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.patterns.tasks.limit import CARRIED, Limits, limits_of
 from eventmill.patterns.tasks.results import Report, State, encode_report, result_key
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.unique import vacate
@@ -42,7 +43,7 @@ ERRORS_KEPT = 20
 UNKNOWN = exponential(1.0, factor=3.0, attempts=8)
 """While services are deployed, an old worker may meet a new task: a new one will claim it."""
 
-Settled = Ending | asyncio.Future[object]
+Settled = Ending | asyncio.Future[object] | None
 
 
 class Attempts:
@@ -60,6 +61,7 @@ class Attempts:
         store: Store,
         envelopes: Envelopes,
         finale: Finale,
+        limits: Limits,
         clock: Clock,
         rng: random.Random,
         threads: Executor,
@@ -70,6 +72,7 @@ class Attempts:
         self._store = store
         self._envelopes = envelopes
         self._finale = finale
+        self._limits = limits
         self._clock = clock
         self._rng = rng
         self._threads = threads
@@ -88,6 +91,9 @@ class Attempts:
             reason = DeadLetter(f"the process running it died, {job.attempts - 1} times")
             return await self._ended(task, job, fence, self._failed(job, task.retry, reason, None))
         try:
+            limits = limits_of(job)
+            if limits and await self._limits.begin(job, fence, limits) is not None:
+                return None
             return await self._run(task, job, fence)
         finally:
             self._told.pop(job.id, None)
@@ -230,9 +236,22 @@ class Attempts:
 
     async def _ended(self, task: Task[..., Any], job: Job, fence: Fence, ending: Ending) -> Settled:
         """A failed attempt that was the last one brings about more than its own end."""
-        if not ending.dead or self._finale.plain(job, task.keep):
+        if not ending.dead:
+            return ending if CARRIED not in (job.message.extensions or {}) else await self._again(job, fence, ending)
+        if self._finale.plain(job, task.keep):
             return ending
         return await self._end(task.name, task.keep, job, fence, ending, "dead")
+
+    async def _again(self, job: Job, fence: Fence, ending: Ending) -> asyncio.Future[object]:
+        """What is to run again later does not use its limits meanwhile."""
+        unit = self._store.unit(job, fence)
+        try:
+            await self._limits.free(unit, job)
+            unit.settle(ending.job, retry_at=ending.retry_at)
+            return _future(await unit.finish())
+        except BaseException:
+            await unit.discard()
+            raise
 
     async def _end(
         self, name: str, kept: float | None, job: Job, fence: Fence, ending: Ending, state: State

@@ -28,6 +28,7 @@ class CallSpec(msgspec.Struct, tag_field="kind", tag="call", omit_defaults=True,
     priority: int = 0
     topic: str | None = None
     unique: str | None = None
+    limits: str | None = None
     then: CallSpec | GroupSpec | None = None
 
 

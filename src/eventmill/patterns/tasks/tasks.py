@@ -23,6 +23,7 @@ from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group
 from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
 from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
 from eventmill.patterns.tasks.schedules import Schedules
@@ -72,7 +73,8 @@ class Tasks:
         self._rng = rng
         self._lease = lease
         self._opened = opened
-        self._finale = Finale(self, dead_retention)
+        self._limits = Limits(self, store)
+        self._finale = Finale(self, self._limits, dead_retention)
         self._operator = Operator(self, store, self._finale, lease)
         self._add(self._expire, name=EXPIRE, queue=DEFAULT)
         self.schedules = Schedules(self, store)
@@ -89,6 +91,7 @@ class Tasks:
         priority: int = 0,
         unique: Unique | bool | str | Sequence[str] | None = None,
         keep: float | None = None,
+        limit: Limit | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Make a function a task: `@app.task()` above it. Calling it just calls it; `task.job(…)` is a call for a worker.
 
@@ -102,6 +105,7 @@ class Tasks:
         killed. It counts as a failure.
         priority: -9 to 9; each level is worth a minute of waiting, so that nothing starves.
         unique: True, or names of arguments: one call at a time with the same values of them; see `Unique`.
+        limit: how many run at a time or begin in a while over all processes, by arguments or in all; see `Limit`.
         keep: seconds to keep its result, state and progress for, where `app.tasks.report(id)` finds them.
 
         Raises ConfigurationError, saying what to change, for what cannot be kept.
@@ -122,6 +126,8 @@ class Tasks:
                 priority=priority,
                 unique=_unique(unique),
                 keep=keep,
+                limit=limit,
+                queue_limit=lambda: self.queues[queue].limit,
             )
 
         return register
@@ -162,9 +168,9 @@ class Tasks:
         self.by_type[task.type] = task
         return task
 
-    def queue(self, name: str, *, concurrency: int = 16) -> None:
-        """Say how a queue is worked on. concurrency: tasks that run at a time in each process."""
-        self.queues[name] = Queue(name, concurrency)
+    def queue(self, name: str, *, concurrency: int = 16, limit: Limit | None = None) -> None:
+        """Say how a queue is worked on. concurrency: tasks that run at a time in each process. limit: over all processes."""
+        self.queues[name] = Queue(name, concurrency, limit)
 
     # What calls stand on
 
@@ -176,8 +182,9 @@ class Tasks:
         """The call as the store keeps it. due: milliseconds since 1970 UTC, or None for now. group: which it is a member
         of. fire: the moment that a schedule meant."""
         extensions: dict[str, str] | None = None
-        if spec.unique is not None or spec.then is not None or group is not None or fire is not None:
-            carried = {UNIQUE: spec.unique, GROUP: group, FIRE: None if fire is None else str(fire)}
+        if spec.unique or spec.limits or spec.then is not None or group is not None or fire is not None:
+            fired = None if fire is None else str(fire)
+            carried = {UNIQUE: spec.unique, CARRIED: spec.limits, GROUP: group, FIRE: fired}
             extensions = {name: value for name, value in carried.items() if value is not None}
             if spec.then is not None:
                 extensions[THEN] = msgspec.json.encode(spec.then).decode()
@@ -193,7 +200,7 @@ class Tasks:
         )
 
     async def _expire(self, key: str, tx: Transaction) -> None:
-        await remove(key, tx, int(self.clock.now() * 1000))
+        await remove(key, tx, self, self.store_queue(DEFAULT))
 
     # Sending
 
@@ -290,6 +297,7 @@ class Tasks:
             store=self._store,
             envelopes=self._envelopes,
             finale=self._finale,
+            limits=self._limits,
             clock=self.clock,
             rng=self._rng,
             threads=ThreadPoolExecutor(queue.concurrency, thread_name_prefix=f"eventmill-{queue.name}"),

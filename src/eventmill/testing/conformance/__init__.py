@@ -13,7 +13,7 @@ not declare is skipped.
 import pytest
 
 # A failing case then shows the values it compared, as it would in a test file.
-_PARTS = "apps claiming failing groups jobs log members publisher samples scheduling subscriber suite taskflow tasks trimming units"
+_PARTS = "apps claiming failing groups jobs limiting log members publisher samples scheduling subscriber suite taskflow tasks trimming units"
 pytest.register_assert_rewrite(*(f"eventmill.testing.conformance.{part}" for part in _PARTS.split()))
 
 from eventmill.testing.conformance.log import LogConformance  # noqa: E402
