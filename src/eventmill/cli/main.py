@@ -24,6 +24,8 @@ COMMANDS = {
     "project": "Fold a projection as of a moment into another database.",
     "dead": "List dead letters, show one, replay or skip them.",
     "sagas": "List sagas, show the history of one, and help on what needs attention.",
+    "tasks": "List tasks, show, cancel or run one, pause and resume queues.",
+    "schedules": "List schedules, pause, resume, edit or run one.",
     "outbox": "Show what a service has yet to publish to its broker.",
     "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "doctor": "Examine a store, and say what to do about what is found.",

@@ -133,19 +133,17 @@ class Staging:
         """Stage settlements, claims and inbox marks with those of others. Raises UnitInterruptedError where this
         cannot share with them."""
         claim, fence, marks = self._claim, self._fence, self._marks
-        if self._held or self._let_go:
-            member = self._fence.member if self._fence else None
-            for job, lane in self._held or ():
-                staged.hold_job(self, Held(job, member, lane))
-            for queue, lane in self._let_go or ():
-                staged.let_go(queue, lane)
+        member = fence.member if fence else None
+        for job, lane in self._held or ():
+            staged.hold_job(self, Held(job, member, lane))
+        for queue, lane in self._let_go or ():
+            staged.let_go(queue, lane)
         if not self._settlements and not self._inbox and marks and fence and len(marks) == 1 and marks[0][0] is claim:
             # What nearly every unit is.
             if staged.conflicting(marks[0][0], fence):
                 raise UnitInterruptedError("another unit of this commit stands on the same partition otherwise")
             staged.hold(self, marks[0][0], fence)
             return
-        member = self._fence.member if self._fence else None
         settled = {job.id for job, *_ in (*(self._settlements or ()), *(self._held or ()))}
         for job, retry_at, dead in self._settlements or ():
             if retry_at is not None:

@@ -54,11 +54,11 @@ class Operator:
     def cancel_key(self, identity: str) -> str:
         return f"{self._desk.prefix}control/cancel/{identity}"
 
-    async def setting(self, queue: str) -> Setting:
-        """What was said of a queue."""
-        key = self._queue_key(queue)
-        found = [each for each in await self._store.documents(key, limit=1) if each.key == key]
-        return decode_setting(found[0].data) if found else Setting()
+    async def settings(self) -> Mapping[str, Setting]:
+        """What was said of queues, by their names."""
+        prefix = self._queue_key("")
+        found = await self._store.documents(prefix, limit=MANY)
+        return {each.key.removeprefix(prefix): decode_setting(each.data) for each in found}
 
     async def set(self, queue: str, *, paused: bool | None = None, concurrency: int | None = None) -> Setting:
         """Pause or resume a queue, or have each process run so many of its tasks at a time, within a second."""

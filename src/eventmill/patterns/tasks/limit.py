@@ -55,6 +55,7 @@ class Limit:
 
     @property
     def names(self) -> Sequence[str]:
+        """The arguments it goes by."""
         return (self.by,) if isinstance(self.by, str) else self.by
 
     def of(self, name: str, given: object) -> Held:

@@ -21,7 +21,7 @@ from eventmill.core.names import check_name
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group
-from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
+from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator, Setting
 from eventmill.patterns.tasks.finale import Finale
 from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
 from eventmill.patterns.tasks.queue import Queue
@@ -224,18 +224,27 @@ class Tasks:
     async def report(self, identity: str) -> Report | None:
         """How far a task is; None for one that is unknown, or has ended and keeps nothing."""
         await self._opened()
-        key = result_key(self.prefix, identity)
-        kept = [each for each in await self._store.documents(key, limit=1) if each.key == key]
-        if kept and (report := decode_report(kept[0].data)).state != "running":
-            return report
+        kept = await self.kept(identity)
+        if kept is not None and kept.state != "running":
+            return kept
         job = await self._store.find(identity)
         if job is None:
             return None
-        if kept and job.state == "running":
-            return report
+        if kept is not None and job.state == "running":
+            return kept
         state: Any = "waiting" if job.state in ("due", "parked") else job.state
         error = job.errors[-1].error if job.errors else ""
         return Report(identity, job.message.type.removeprefix("task."), state, job.due, job.attempts, error=error)
+
+    async def kept(self, identity: str) -> Report | None:
+        """What a task that says `keep=` has left so far: its progress, or its result."""
+        key = result_key(self.prefix, identity)
+        found = [each for each in await self._store.documents(key, limit=1) if each.key == key]
+        return decode_report(found[0].data) if found else None
+
+    async def settings(self) -> Mapping[str, Setting]:
+        """What operators have said of queues, by their names."""
+        return await self._operator.settings()
 
     async def result(self, identity: str, timeout: float) -> Report:
         """Wait until a task that says `keep=` has ended; returns its report. Raises TimeoutError."""
