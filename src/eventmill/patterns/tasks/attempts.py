@@ -112,7 +112,7 @@ class Attempts:
         error: BaseException | None = None
         try:
             try:
-                if task.timeout is None:
+                if task.timeout is None or task.isolated:
                     result = await self._call(task, job, transaction)
                 else:
                     async with asyncio.timeout(task.timeout):
@@ -168,7 +168,7 @@ class Attempts:
                 "id": job.message.id,
             }
             tell = self._teller(task, job) if task.keep is not None else None
-            return self._processes.call(task.place, job.message.data, about, tell)
+            return self._processes.call(task.place, job.message.data, about, tell, task.timeout)
 
         def given(want: str) -> object:
             if want == "@transaction":
