@@ -70,9 +70,11 @@ class Writer:
         self.cursor = self.connection.cursor()
         """For the statements of units, which have their turn one at a time and read all rows at once."""
         self.commits = 0
+        self.beating: dict[int, tuple[str, int]] = {}
         self._sql = statements
         self._busy_timeout = busy_timeout
         self._committed = committed
+        self._clock = clock
         self.appender = Appender(self.connection, statements, clock)
         self._checkpoints = Checkpoints(path, synchronous)
         self._fork = fork.count
@@ -294,6 +296,7 @@ class Writer:
             positions = range(0)
         if group.done:
             self.connection.executemany(self._sql["finish_job"], group.done)
+        group.renew(self.connection, self._sql, int(self._clock.now() * 1000), self.beating)
         appender.send(group.jobs)
         for entry in staged:
             appender.send(entry.jobs)
