@@ -25,6 +25,7 @@ from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
 from bench.statements import statements
+from bench.tasks import tasks, tasks_postgres
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "statements": statements,
@@ -35,11 +36,13 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
     "saga": saga,
+    "tasks": tasks,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
     "postgres": postgres,
     "saga-postgres": saga_postgres,
+    "tasks-postgres": tasks_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-latency": rabbitmq.latency,
