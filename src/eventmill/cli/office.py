@@ -38,7 +38,7 @@ async def office_of(place: Place, name: str) -> Office:
 
     tasks = Tasks(
         name, place.store, envelopes=Envelopes(name, clock, ids), clock=clock, ids=ids,
-        rng=random.Random(), lease=settings.lease, dead_retention=settings.dead_retention, opened=nothing,  # noqa: S311
+        rng=random.Random(), lease=settings.lease, dead_retention=settings.dead_retention, opened=nothing, consumers=[],  # noqa: S311
     )  # fmt: skip
     if place.app is not None and place.app.name == name:
         tasks.by_type.update(place.app.tasks.by_type)

@@ -198,27 +198,26 @@ UPDATE {schema}.eventmill_cursors SET member = NULL, abandoned = 0 WHERE grp = $
 UPDATE {schema}.eventmill_jobs SET state = 'due', member = NULL, attempts = greatest(0, attempts - 1)
 WHERE queue = $1 AND state = 'running' AND member = $2
 
--- name: claimable_crashed
-SELECT id FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND due <= $2 AND crashed > 0 AND crashed >= $3
-ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED
-
 -- name: claim
+-- A suspect, alone; without one, the first of each priority that are due.
+WITH suspect AS MATERIALIZED (
+    SELECT id FROM {schema}.eventmill_jobs
+    WHERE queue = $2 AND state = 'due' AND due <= $3 AND crashed > 0 AND crashed >= $6
+    ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED
+), chosen AS (
+    SELECT id FROM suspect
+    UNION ALL (
+        SELECT f.id FROM unnest($5) AS l (level), LATERAL (
+            SELECT id, due FROM {schema}.eventmill_jobs
+            WHERE queue = $2 AND state = 'due' AND priority = l.level AND due <= $3 AND crashed < $6
+            ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
+        ) AS f
+        WHERE NOT EXISTS (SELECT 1 FROM suspect)
+        ORDER BY f.due - l.level::bigint * $7, f.id LIMIT $4
+    )
+)
 UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1, attempts = j.attempts + 1
-FROM (
-    SELECT f.id FROM unnest($5) AS l (level), LATERAL (
-        SELECT id, due FROM {schema}.eventmill_jobs
-        WHERE queue = $2 AND state = 'due' AND priority = l.level AND due <= $3 AND crashed < $6
-        ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
-    ) AS f
-    ORDER BY f.due - l.level::bigint * $7, f.id LIMIT $4
-) AS d
-WHERE j.id = d.id
-RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
-    j.position, j.errors, j.message, j.priority, j.reference
-
--- name: claim_one
-UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1, attempts = j.attempts + 1
-WHERE j.id = $2
+FROM chosen WHERE j.id = chosen.id
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
     j.position, j.errors, j.message, j.priority, j.reference
 

@@ -297,9 +297,7 @@ class Writer:
         if group.done:
             self.connection.executemany(self._sql["finish_job"], group.done)
         group.renew(self.connection, self._sql, int(self._clock.now() * 1000), self.beating)
-        appender.send(group.jobs)
-        for entry in staged:
-            appender.send(entry.jobs)
+        appender.send([*group.jobs, *(job for entry in staged for job in entry.jobs)])
         if group.marks:
             cursors = [(tracker.cursor(), place) for tracker, place in group.marks.items()]
             self.connection.executemany(

@@ -90,6 +90,8 @@ class Attempts:
         if job.crashed and job.attempts > task.retry.attempts:
             reason = DeadLetter(f"the process running it died, {job.attempts - 1} times")
             return await self._ended(task, job, fence, self._failed(job, task.retry, reason, None))
+        if task.topic is not None:
+            return await self._publish(job, fence)
         try:
             limits = limits_of(job)
             if limits and await self._limits.begin(job, fence, limits) is not None:
@@ -100,6 +102,17 @@ class Attempts:
             if job.id in self.cancelled:
                 # It went on all the same, and has ended: what interrupted it must not interrupt the next one.
                 self._spare(job)
+
+    async def _publish(self, job: Job, fence: Fence) -> Settled:
+        """It is due: from here on it is a message, and a consumer group's."""
+        unit = self._store.unit(job, fence)
+        try:
+            unit.append([job.message])
+            unit.settle(job)
+            return _future(await unit.finish())
+        except BaseException:
+            await unit.discard()
+            raise
 
     async def _run(self, task: Task[..., Any], job: Job, fence: Fence) -> Settled:
         if task.unique is not None and task.unique.until == "begun":

@@ -20,7 +20,7 @@ from eventmill.core.job import Job
 from eventmill.core.names import check_name
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
-from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group
+from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, moment
 from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator, Setting
 from eventmill.patterns.tasks.finale import Finale
 from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
@@ -28,8 +28,10 @@ from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
 from eventmill.patterns.tasks.schedules import Schedules
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.through_topic import consumer_of
 from eventmill.patterns.tasks.timing import Missed, Timing
 from eventmill.patterns.tasks.unique import Unique
+from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.processes import Processes
 from eventmill.runtime.transaction import Transaction, current
@@ -61,6 +63,7 @@ class Tasks:
         lease: float,
         dead_retention: float,
         opened: Callable[[], Awaitable[None]],
+        consumers: list[Consumer],
     ) -> None:
         self.by_type: dict[str, Task[..., Any]] = {}
         self.queues: dict[str, Queue] = {}
@@ -73,6 +76,7 @@ class Tasks:
         self._rng = rng
         self._lease = lease
         self._opened = opened
+        self._consumers = consumers
         self._limits = Limits(self, store)
         self._finale = Finale(self, self._limits, dead_retention)
         self._operator = Operator(self, store, self._finale, lease)
@@ -92,6 +96,7 @@ class Tasks:
         unique: Unique | bool | str | Sequence[str] | None = None,
         keep: float | None = None,
         limit: Limit | None = None,
+        topic: str | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Make a function a task: `@app.task()` above it. Calling it just calls it; `task.job(…)` is a call for a worker.
 
@@ -108,6 +113,9 @@ class Tasks:
         limit: how many run at a time or begin in a while over all processes, by arguments or in all; see `Limit`.
         keep: seconds to keep its result, state and progress for, where `app.tasks.report(id)` finds them.
 
+        topic: let a call, when it is due, be a message of this topic of the broker; its workers are a consumer group there,
+        in whatever process runs the App. Retries and dead letters are that group's.
+
         Raises ConfigurationError, saying what to change, for what cannot be kept.
         """
 
@@ -117,7 +125,7 @@ class Tasks:
                 if seconds is not None and not seconds > 0:
                     raise ConfigurationError(f"task {called}: {what}={seconds}; give seconds above 0")
             self.queues.setdefault(queue, Queue(queue))
-            return self._add(
+            task = self._add(
                 function,
                 name=called,
                 queue=queue,
@@ -128,7 +136,12 @@ class Tasks:
                 keep=keep,
                 limit=limit,
                 queue_limit=lambda: self.queues[queue].limit,
+                topic=None if topic is None else check_name(topic, "topic"),
             )
+            if topic is not None:
+                group = f"{self._app}.{task.type}"
+                self._consumers.append(consumer_of(task, self, group, self.queues[queue].concurrency))
+            return task
 
         return register
 
@@ -188,7 +201,7 @@ class Tasks:
             extensions = {name: value for name, value in carried.items() if value is not None}
             if spec.then is not None:
                 extensions[THEN] = msgspec.json.encode(spec.then).decode()
-        message = self._envelopes.written(spec.type, TOPIC, bytes(spec.data), extensions)
+        message = self._envelopes.written(spec.type, spec.topic or TOPIC, bytes(spec.data), extensions)
         now = int(self.clock.now() * 1000)
         return Job(
             queue=spec.queue,
@@ -210,6 +223,11 @@ class Tasks:
         if transaction is not None and transaction.open and transaction.belongs_to(self._envelopes):
             return await call.place(transaction.unit, after=after, at=at)
         unit = self._store.unit()
+        if isinstance(call, Call) and call.unique is None and call.spec.topic is None:
+            job = self.job(call.spec, moment(self.clock, after, at), None)
+            unit.send([job])
+            await (await unit.finish())
+            return job.message.id
         try:
             identity = await call.place(unit, after=after, at=at)
             durable = await unit.finish()
