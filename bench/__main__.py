@@ -15,12 +15,15 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench import rabbitmq
+from bench.aggregates import aggregates
+from bench.aggregation import aggregation
 from bench.consume import one_worker, two_workers
 from bench.kafka import kafka
 from bench.latency import latency
 from bench.measurement import Measurement, table
 from bench.memory import memory
 from bench.postgres import postgres
+from bench.projection import projection, projection_postgres
 from bench.publish import alone, concurrent
 from bench.rounds import Plan
 from bench.saga import saga, saga_postgres
@@ -37,12 +40,16 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "memory": memory,
     "saga": saga,
     "tasks": tasks,
+    "projection": projection,
+    "aggregation": aggregation,
+    "aggregates": aggregates,
 }
 SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "kafka": kafka,
     "postgres": postgres,
     "saga-postgres": saga_postgres,
     "tasks-postgres": tasks_postgres,
+    "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,
     "rabbitmq-latency": rabbitmq.latency,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.order import OrderPlaced
+from bench.totals import make
 from eventmill import App, Transaction
 
 UPSERT = (
@@ -82,9 +83,15 @@ def timed(file: Path) -> App:
     return app
 
 
+def projected(file: Path) -> App:
+    """Folds sales into totals."""
+    return make(f"sqlite:///{file}", batch=True)
+
+
 APPS: dict[str, Callable[[Path], App]] = {
     "tasks": with_tasks,
     "one-by-one": one_by_one,
     "in-batches": in_batches,
     "timed": timed,
+    "projected": projected,
 }

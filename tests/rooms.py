@@ -28,7 +28,19 @@ def database(server: str) -> Iterator[str]:
     try:
         yield urlsplit(server)._replace(path=f"/{name}").geturl()
     finally:
+        _free_slots(server, name)
         _administer(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _free_slots(server: str, name: str) -> None:
+    """A database goes with its replication slots, unless one of them is being read."""
+    _administer(
+        server,
+        sql.SQL(
+            "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+            " WHERE database = {} AND active_pid IS NOT NULL"
+        ).format(sql.Literal(name)),
+    )
 
 
 def _administer(server: str, statement: sql.Composed) -> None:

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": set(),
     "app": {"core", "runtime", "patterns", "backends.connect", "settings"},
     "outbox": {"patterns"},
-    "sync": {"core", "runtime", "app"},
+    "sync": {"core", "runtime", "patterns", "app"},
     "testing": {
         "core", "runtime", "patterns", "settings", "app", "sync", "testing",
         "backends.connect", "backends.memory", "backends.sqlite",
@@ -58,7 +58,7 @@ EXCEPTIONS = {
 }
 
 DEPENDENCIES = {"msgspec", "click"}
-OPTIONAL = {"cronsim", "sqlalchemy", "pydantic", "attr", "attrs", "psycopg"}
+OPTIONAL = {"cronsim", "sqlalchemy", "pydantic", "attr", "attrs", "psycopg", "cryptography"}
 """Third-party packages that may be missing: imported for types only, or inside functions."""
 
 DRIVERS = {

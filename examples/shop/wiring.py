@@ -11,9 +11,13 @@ Taken from the environment, so that the demo and its workers agree:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, runtime_checkable
 
 from eventmill import App
+from eventmill.backends.connect import connect
 from eventmill.settings import Settings
 
 FOLDER = Path(os.environ.get("EVENTMILL_SHOP", ".")).absolute()
@@ -50,3 +54,29 @@ async def forget(app: App) -> None:
         async with app.transaction() as tx:
             [(schema,)] = await tx.execute("SELECT current_schema()")
             await tx.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+async def forget_broker(apps: Sequence[App]) -> None:
+    """Remove what the closed shop has left in a broker that is a server: topics, queues, exchanges."""
+    broker = connect(BROKER)
+    if isinstance(broker, Removable):
+        async with broker:
+            for app in apps:
+                for consumer in app.consumers:
+                    await broker.dismiss(consumer.group)
+            await broker.remove()
+
+
+@runtime_checkable
+class Removable(Protocol):
+    """A broker whose topics can be removed together."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def dismiss(self, group: str) -> None: ...
+
+    async def remove(self) -> None: ...

@@ -2,6 +2,8 @@
 
 from eventmill import outbox
 from eventmill.app import App
+from eventmill.core.aggregate import Aggregate
+from eventmill.core.decider import Decider, Loaded
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import (
     BackendError,
@@ -20,16 +22,28 @@ from eventmill.core.errors import (
     MissingHistoryError,
     OutsideTransactionError,
     StorageFullError,
+    StreamClosedError,
+    StreamIncompleteError,
+    TagConflictError,
     UnknownEventError,
+    WrongExpectedVersionError,
 )
 from eventmill.core.event import Event, event, named, upcast
 from eventmill.core.message import Message
 from eventmill.core.outcome import Ack, DeadLetter, Retry, Snooze
+from eventmill.core.personal import Personal
 from eventmill.core.retry import NO_RETRY, RetryPolicy, exponential, fixed, schedule
 from eventmill.core.rows import Rows
+from eventmill.core.stream import ANY, Appended, Query, Stream
+from eventmill.core.window import session, sliding, tumbling
+from eventmill.patterns.aggregation.collected import Collected
 from eventmill.patterns.lag import Lag
+from eventmill.patterns.privacy.forgetting import SubjectForgotten
 from eventmill.patterns.projection import on
 from eventmill.patterns.saga.step import StepContext
+from eventmill.patterns.sourcing.commands import Decision
+from eventmill.patterns.sourcing.executed import Executed
+from eventmill.patterns.sourcing.fact import Fact
 from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.limit import Limit
@@ -48,31 +62,42 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "ANY",
     "NO_RETRY",
     "Ack",
+    "Aggregate",
     "App",
+    "Appended",
     "BackendError",
     "BackendUnavailableError",
     "BehindError",
     "BlockedError",
     "CapabilityError",
+    "Collected",
     "ConfigurationError",
     "ConflictError",
     "Context",
     "DeadLetter",
+    "Decider",
+    "Decision",
     "DecodeError",
     "Document",
     "DuplicateTaskError",
     "EncodeError",
     "Event",
     "EventmillError",
+    "Executed",
+    "Fact",
     "Lag",
     "LeaseLostError",
     "Limit",
+    "Loaded",
     "Message",
     "MessageTooLargeError",
     "MissingHistoryError",
     "OutsideTransactionError",
+    "Personal",
+    "Query",
     "ResequencePolicy",
     "Retry",
     "RetryPolicy",
@@ -82,8 +107,13 @@ __all__ = [
     "Snooze",
     "StepContext",
     "StorageFullError",
+    "Stream",
+    "StreamClosedError",
+    "StreamIncompleteError",
+    "SubjectForgotten",
     "SyncApp",
     "SyncTransaction",
+    "TagConflictError",
     "Task",
     "TaskContext",
     "Timing",
@@ -91,6 +121,7 @@ __all__ = [
     "Unique",
     "UnknownEventError",
     "View",
+    "WrongExpectedVersionError",
     "event",
     "exponential",
     "fixed",
@@ -99,5 +130,8 @@ __all__ = [
     "on",
     "outbox",
     "schedule",
+    "session",
+    "sliding",
+    "tumbling",
     "upcast",
 ]

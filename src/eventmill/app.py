@@ -9,7 +9,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast
@@ -28,8 +27,7 @@ from eventmill.core.clock import Clock, Ids, SystemClock
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.limits import Limits as MessageLimits
-from eventmill.core.message import Message, Partition
-from eventmill.core.partition import DEFAULT_PARTITIONS
+from eventmill.core.message import Message
 from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.cdc.captures import Captures
@@ -38,19 +36,23 @@ from eventmill.patterns.consumers import check_needs, consumer
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.long_running import LongRunningPatterns
+from eventmill.patterns.privacy.vault import Vault
 from eventmill.patterns.projections import Projections
 from eventmill.patterns.projector import Projector
-from eventmill.patterns.relay import RELAY, relay
+from eventmill.patterns.recording import recorder
+from eventmill.patterns.relay import relay
 from eventmill.patterns.retention import Housekeeping
+from eventmill.patterns.sourcing.sourced import EventSourcing
 from eventmill.patterns.surroundings import Surroundings
-from eventmill.patterns.tasks.call import Call, Group
 from eventmill.patterns.tasks.tasks import Tasks
+from eventmill.patterns.topics import admit, declare
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.settlement import Settlement
 from eventmill.runtime.subscription import Subscription
+from eventmill.runtime.together import run_together
 from eventmill.runtime.transaction import Transaction, current
 from eventmill.runtime.worker import Worker
 from eventmill.settings import Settings
@@ -61,7 +63,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Setup = Callable[[Transaction], Awaitable[None]]
 
 
-class App:
+class App(EventSourcing):
     """A service: its store, its broker, its handlers.
 
     url: the store, the service's own database: `sqlite:///orders.db`, `postgresql://…`, or `memory://`.
@@ -88,6 +90,7 @@ class App:
     ) -> None:
         if not name or not name.isprintable() or " " in name:
             raise ConfigurationError(f"name={name!r}: give the service a short name without spaces")
+        super().__init__()
         self.name = name
         self.settings = settings or Settings()
         self.clock: Clock = clock or SystemClock()
@@ -103,9 +106,10 @@ class App:
         self._retention = dict(retention or {})
         self._setups: list[Setup] = []
         self._limits = MessageLimits(max_bytes=self.settings.max_bytes, max_depth=self.settings.max_depth)
-        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits)
+        self._vault = Vault(self.store, self.clock, registry)
+        self._envelopes = Envelopes(name, self.clock, self.ids, registry, self._limits, self._vault)
         self.projections = Projections(
-            Ground(name, self.store, self.store, cast(Log, self.broker), self._envelopes, self.clock,
+            Ground(name, self.store, self.store, self._projected_log, self._envelopes, self.clock,
                    self.settings, self._subscription, self.open),
             registry,
         )  # fmt: skip
@@ -114,14 +118,17 @@ class App:
             lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open, consumers=self.consumers,
         )  # fmt: skip
         self.task = self.tasks.task
-        self.schedule = self.tasks.schedule
+        self.schedule, self.send = self.tasks.schedule, self.tasks.send
         self.projection, self.view = self.projections.declare, self.projections.view
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._subscriptions: list[Subscription | Projector | Worker | Capturing] = []
         self._incarnation: str | None = None
+        self._recording = False
         self._members = count(1)
-        surroundings = Surroundings(name, self.store, self.clock, self._rng, registry, self._replace, self.ids)
+        surroundings = Surroundings(
+            name, self.store, self.clock, self._rng, registry, self._replace, self.ids, self._envelopes
+        )
         self.captures = Captures(
             surroundings, connect=lambda url: connect_source(url, self.clock), database_of=database_of, register=self.on,
             topics=self._topics, lease=self.settings.lease,
@@ -129,6 +136,7 @@ class App:
         self.capture = self.captures.declare
         self._long_running = LongRunningPatterns(surroundings)
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
+        self.aggregator, self.aggregations = self._long_running.aggregator, self._long_running.aggregations
         self._stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -185,6 +193,19 @@ class App:
         """Take a consumer, in the place of a former one of its group."""
         self.consumers = [*(each for each in self.consumers if each.group != made.group), made]
 
+    def record(self, *wanted: type | str) -> None:
+        """Keep what other services publish of these types in this service's own log; projections then read that log.
+
+        wanted: event types, names, or patterns (`order.*`, `*`). Whatever the broker is and however long it keeps
+        anything, a projection can then be built anew. Without a broker there is nothing to do: the log is one's own.
+        """
+        if self.broker is not self.store:
+            self._replace(recorder(self.name, wanted, self.registry))
+            self._recording = True
+
+    def _projected_log(self) -> Log:
+        return self.store if self._recording else cast(Log, self.broker)
+
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
         self._setups.append(function)
@@ -232,19 +253,9 @@ class App:
             self._opened = True
 
     async def _declare(self) -> None:
-        """Topics that handlers wait on must exist, so that their partitions can be shared out."""
         for place in {id(self.store): self.store, id(self.broker): self.broker}.values():
-            present = await place.topics()
-            wanted = dict(self._topics)
-            for each in [*self.consumers, *self.projections.consumers]:
-                for topic in each.topics(present):
-                    wanted.setdefault(topic, present.get(topic, DEFAULT_PARTITIONS))
-            await place.declare(wanted)
-        # Before anything is published: what a queue does not know of, it keeps for nobody.
-        there = await self.broker.topics()
-        for each in self.consumers:
-            parts = [Partition(topic, number) for topic in each.topics(there) for number in range(there.get(topic, 0))]
-            await self.broker.admit(each.group, each.types, parts)
+            await declare(place, self._topics, [*self.consumers, *self.projections.consumers])
+        await admit(self.broker, self.consumers)
         if self.broker is not self.store:
             for problem in await short_inboxes(self.broker, self.consumers, self.settings.inbox_retention):
                 log.warning("%r: %s; %s", self.broker, problem, remedy())
@@ -274,17 +285,10 @@ class App:
         if not self._opened:
             await self.open()
         envelopes = self._envelopes
-        return await self.store.publish([envelopes(event) for event in events])
-
-    async def send(self, call: Call | Group, *, after: float | None = None, at: datetime | None = None) -> str:
-        """Let a worker run a task, `await app.send(task.job(…), after=60)`; returns its id when that is durable.
-
-        Inside a handler, a task, or `async with app.transaction()` it joins that transaction instead.
-        after: seconds to wait first. at: a moment with its time zone.
-        """
-        if not self._opened:
-            await self.open()
-        return await self.tasks.send(call, after=after, at=at)
+        messages = [envelopes(event, unsealed=True) for event in events]
+        if envelopes.personal(messages):
+            messages = await self._vault.seal(messages, None)
+        return await self.store.publish(messages)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -333,7 +337,7 @@ class App:
         housekeeping = Housekeeping(self.store, trimmed, self.clock, settings, self._retention, self._long_running.tidy)
         consumers = list(self.consumers) if handle else []
         if self.broker is not self.store:
-            consumers.append(relay(self.broker, self.registry))
+            consumers.append(relay(self.broker, self.registry, self.clock))
         self._subscriptions = [self._subscription(each, heartbeat) for each in consumers]
         staff = self.tasks.staff(self._incarnation, heartbeat, self._members)
         if handle:
@@ -341,32 +345,15 @@ class App:
             self._subscriptions += staff.workers
             staff.begin()
         self._subscriptions += self.captures.capturings(self._incarnation, heartbeat, self._members)
-        tasks = [asyncio.create_task(each.run()) for each in self._subscriptions]
-        tidy = asyncio.create_task(housekeeping.run(), name="housekeeping")
         try:
-            await self._until_stopped(tasks)
+            await run_together(self._subscriptions, self._stopped, housekeeping.run())
         finally:
-            for task in (*tasks, tidy):
-                task.cancel()
-            await asyncio.gather(*tasks, tidy, return_exceptions=True)
             await staff.end()
             heartbeat.close()
             self._subscriptions = []
 
-    async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        stopped = asyncio.create_task(self._stopped.wait())
-        try:
-            # A subscription ends before it is told to only by an error that nothing was prepared for.
-            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for each in self._subscriptions:
-                each.stop()
-            for task in tasks:
-                await task
-        finally:
-            stopped.cancel()
-
     def _subscription(self, each: Consumer, heartbeat: Heartbeat) -> Subscription:
-        source = self.store if each.group == RELAY else self.broker
+        source = self.store if each.own else self.broker
         if source is not self.store:
             each = replace(each, inbox=True)
         settings = self.settings
@@ -381,7 +368,7 @@ class App:
             # A batch is handled while the next one is fetched.
             limits=Limits(
                 settings.lease,
-                max(settings.prefetch, each.prefetch or 0, 2 * (each.batch or 1)),
+                max(settings.prefetch, each.prefetch, 2 * (each.batch or 1)),
                 settings.prefetch_bytes,
             ),
             member=f"{self._incarnation or self.ids()}/{self.name}.{next(self._members)}",

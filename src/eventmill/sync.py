@@ -7,14 +7,22 @@ import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from eventmill.app import App
+from eventmill.core.aggregate import Aggregate
+from eventmill.core.decider import Decider, Loaded
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.retry import RetryPolicy
+from eventmill.core.stream import ANY, Appended, Stream
+from eventmill.patterns.sourcing.executed import Executed
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Aggregate)
+S = TypeVar("S")
 
 
 class SyncApp:
@@ -66,6 +74,34 @@ class SyncApp:
     def publish(self, *events: object) -> Sequence[int]:
         """Publish events; returns their positions when they are durable. See `App.publish`."""
         return self._call(self._app.publish(*events))
+
+    def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
+        """Append events to a stream; they are durable when this returns. See `App.append`."""
+        return self._call(self._app.append(stream, *events, expected=expected, ids=ids))
+
+    def execute(
+        self,
+        kind: type[Aggregate] | Decider[Any],
+        id_: str,
+        *command: Any,
+        command_id: str | None = None,
+        retry: RetryPolicy | None = None,
+        **arguments: Any,
+    ) -> Executed:
+        """Run a command on an entity. See `App.execute`."""
+        return self._call(self._app.execute(kind, id_, *command, command_id=command_id, retry=retry, **arguments))
+
+    @overload
+    def load(self, kind: type[A], id_: str, *, version: int | None = None, at: datetime | None = None) -> A: ...
+
+    @overload
+    def load(
+        self, kind: Decider[S], id_: str, *, version: int | None = None, at: datetime | None = None
+    ) -> Loaded[S]: ...
+
+    def load(self, kind: Any, id_: str, *, version: int | None = None, at: datetime | None = None) -> Any:
+        """An entity as it is, or as it was. See `App.load`."""
+        return self._call(self._app.load(kind, id_, version=version, at=at))
 
     @contextmanager
     def transaction(self) -> Iterator[SyncTransaction]:

@@ -13,6 +13,7 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
     TaskConformance,
 )
@@ -32,6 +33,9 @@ class TestLog(OnMemory, LogConformance): ...
 
 
 class TestStore(OnMemory, StoreConformance): ...
+
+
+class TestStreams(OnMemory, StreamConformance): ...
 
 
 class TestSubscriber(OnMemory, SubscriberConformance):

@@ -17,6 +17,7 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
     TaskConformance,
 )
@@ -46,6 +47,9 @@ class TestLog(OnPostgres, LogConformance): ...
 
 
 class TestStore(OnPostgres, StoreConformance): ...
+
+
+class TestStreams(OnPostgres, StreamConformance): ...
 
 
 EFFECTS = "CREATE TABLE IF NOT EXISTS effects (place BIGSERIAL PRIMARY KEY, reader TEXT, key TEXT, number INTEGER)"

@@ -13,6 +13,7 @@ from eventmill.testing.conformance import (
     LogConformance,
     PublisherConformance,
     StoreConformance,
+    StreamConformance,
     SubscriberConformance,
     TaskConformance,
 )
@@ -32,6 +33,9 @@ class TestLog(OnSqlite, LogConformance): ...
 
 
 class TestStore(OnSqlite, StoreConformance): ...
+
+
+class TestStreams(OnSqlite, StreamConformance): ...
 
 
 class TestSubscriber(OnSqlite, SubscriberConformance):

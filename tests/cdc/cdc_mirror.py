@@ -12,6 +12,7 @@ from eventmill import App, Settings, Transaction
 from eventmill.core.clock import Ids
 from eventmill.patterns.cdc.capture import Capture
 from eventmill.patterns.cdc.change import Change
+from eventmill.patterns.cdc.session import load
 from eventmill.patterns.cdc.setup import initialise
 from eventmill.runtime.service import Service
 from eventmill.testing import crash
@@ -22,7 +23,7 @@ SETTINGS = Settings(lease=2.0)
 
 def mirror(store: str, source: str, name: str = "mirror") -> tuple[App, Capture]:
     app = App(store, name="mirror", settings=SETTINGS)
-    capture = app.capture(source, tables=TABLES, name=name, messages=["outbox"])
+    capture = app.capture(source, tables=TABLES, name=name)
 
     @app.setup
     async def create(tx: Transaction) -> None:
@@ -83,7 +84,38 @@ async def init(store: str, source: str, *, anew: bool = False) -> None:
     await capture.source.close()
 
 
+async def until_done(store: str, source: str) -> None:
+    """Begin where it was not begun, and end when the last customer (-1) is copied, and all that was told is handled."""
+    app, capture = mirror(store, source)
+    async with app:
+        if await load(app.store, capture.name) is None:
+            await initialise(app.store, capture, app.clock, Ids(app.clock))
+        running = asyncio.create_task(app.run())
+        while not running.done() and not await _done(app, capture):
+            await asyncio.sleep(0.05)
+        app.stop()
+        await running
+
+
+async def _done(app: App, capture: Capture) -> bool:
+    loaded = await load(app.store, capture.name)
+    if loaded is None or loaded.progress.copying:
+        return False
+    async with app.transaction() as tx:
+        last = list(await tx.execute("SELECT 1 FROM copies WHERE tab = 'customers' AND id = ?", ('{"id": -1}',)))
+    waiting = [
+        (await app.store.backlog(group.name, group.cursors, group.types)).messages
+        for group in await app.store.groups()
+        if group.name == "copies"
+    ]
+    # What a process was killed over, the next one handles by jobs.
+    return bool(last) and waiting == [0] and not await app.store.jobs("copies")
+
+
 if __name__ == "__main__":
     crash.arm()
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(Service([mirror(sys.argv[1], sys.argv[2])[0]]).run())
+    if sys.argv[3:] == ["--until-done"]:
+        asyncio.run(until_done(sys.argv[1], sys.argv[2]))
+    else:
+        asyncio.run(Service([mirror(sys.argv[1], sys.argv[2])[0]]).run())

@@ -14,7 +14,10 @@ from cli_seeds import message
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from eventmill.backends.connect import connect
+from eventmill.backends.kafka.backend import KafkaBackend
+from eventmill.backends.url import Url
 from eventmill.cli.target import load_app
+from eventmill.core.errors import ConfigurationError
 
 APP = """
 from eventmill import App, Event
@@ -126,3 +129,24 @@ def test_the_doctor_examines_an_app_on_a_queue(folder: Path, call: Call, rabbitm
     asyncio.run(open_it())
     findings = {each["about"] for each in parsed(call("doctor", "ovens", "--json"))["findings"]}
     assert "dead" in findings
+
+
+def test_topics_of_a_trial_are_removed_together(kafka_url: str, kafka_prefix: str) -> None:
+    """Only under a prefix, so that nobody else's are."""
+    mine, other = f"{kafka_url}?prefix={kafka_prefix}mine.", f"{kafka_url}?prefix={kafka_prefix}other."
+    filled(mine, 1)
+    filled(other, 1)
+
+    async def main() -> None:
+        async with KafkaBackend(Url.parse(mine)) as backend:
+            await backend.remove()
+            async with asyncio.timeout(20):
+                while await backend.topics():
+                    await asyncio.sleep(0.1)
+        async with KafkaBackend(Url.parse(other)) as backend:
+            assert dict(await backend.topics()) == {"bread": 2}
+        async with KafkaBackend(Url.parse(kafka_url)) as backend:
+            with pytest.raises(ConfigurationError, match="give prefix="):
+                await backend.remove()
+
+    asyncio.run(main())

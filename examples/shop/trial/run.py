@@ -13,7 +13,7 @@ from eventmill.backends.connect import as_log
 from eventmill.runtime.supervisor import Restarts, Supervisor
 
 from ..services import APPS
-from ..wiring import FOLDER, SETTINGS, forget
+from ..wiring import FOLDER, SETTINGS, forget, forget_broker
 from . import verdict
 from .chaos import Chaos
 from .desk import Desk
@@ -42,6 +42,8 @@ class Options:
     """A shell command that restarts a server, which chaos runs now and then."""
     keep: bool
     """Whether the databases are left for somebody to look at."""
+    own_broker: bool
+    """Whether what is in the broker has names of this run alone, so that all of it can be removed."""
     seed: int
     worker: Sequence[str]
     """The command of one worker process."""
@@ -96,7 +98,9 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
         if not options.keep:
             for app in APPS:
                 await forget(app)
-        return result
+    if options.own_broker and not options.keep:
+        await forget_broker(APPS)
+    return result
 
 
 @asynccontextmanager

@@ -63,6 +63,7 @@ STORES = ("sqlite", "postgresql", "memory")
 
 
 SOURCES = {
+    "sqlite": _Kind("eventmill.backends.sqlite.capturing.source", "SqliteSource", None, "sqlite:///legacy.db"),
     "postgresql": _Kind(
         "eventmill.backends.postgres.replication.source",
         "PostgresSource",

@@ -29,6 +29,8 @@ SHOP = "eventmill._shop"
 LEASE = 2.0
 """Seconds: short, so that a worker that was killed or paused is soon replaced."""
 
+BROKER = "EVENTMILL_SHOP_BROKER"
+
 FAILURES = ("lost", "duplicated", "out_of_order", "dead", "violations")
 
 
@@ -66,7 +68,7 @@ class Figure(click.FloatRange):
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, writable=True, path_type=Path),
-    help="Leave the services' databases in this folder.",
+    help="Leave the services' databases in this folder, and what is in the broker where it is.",
 )
 @click.option("--worker", is_flag=True, hidden=True)
 def demo(
@@ -95,7 +97,8 @@ def demo(
     if restart is not None and not chaos:
         raise click.UsageError("--restart is a part of --chaos: give that, too")
     with _folder(keep) as folder:
-        os.environ.update(EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE), **_places(store, broker))
+        places = _places(store, broker)
+        os.environ.update(EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE), **places)
         trial = _shop("trial.run")
         files = _shop("trial.orders_file")
         if orders is not None:
@@ -112,6 +115,7 @@ def demo(
             chaos=chaos,
             restart=restart,
             keep=keep is not None,
+            own_broker=places.get(BROKER, broker) != broker,
             seed=seed,
             worker=(sys.executable, "-m", "eventmill", "demo", "--worker", *(["--chaos"] if chaos else [])),
         )
@@ -142,7 +146,7 @@ def _places(store: str | None, broker: str | None) -> dict[str, str]:
         url = Url.parse(broker)
         name = {"postgresql": "schema", "postgres": "schema", "amqp": "prefix", "amqps": "prefix", "kafka": "prefix"}
         apart = name.get(url.scheme)
-        places["EVENTMILL_SHOP_BROKER"] = broker if apart is None or url.get(apart) else _with(broker, f"{apart}={run}")
+        places[BROKER] = broker if apart is None or url.get(apart) else _with(broker, f"{apart}={run}")
     return places
 
 

@@ -116,7 +116,8 @@ async def _contents(target: str) -> list[Finding]:
 async def _groups(place: Place) -> AsyncIterator[Finding]:
     """Dead letters, and groups that nobody runs although others are run: they hold trimming back for ever."""
     groups = await place.store.groups()
-    ours = None if place.app is None else {*(consumer.group for consumer in place.app.consumers), RELAY}
+    app = place.app
+    ours = None if app is None else {*(consumer.group for consumer in app.consumers), RELAY}
     running = any(group.members for group in groups)
     now = time.time()
     for group in groups:
@@ -124,7 +125,8 @@ async def _groups(place: Place) -> AsyncIterator[Finding]:
             text = f"{group.name}: {counted(group.dead, 'dead letter')}, {group.parked:,} parked behind"
             remedy = f"eventmill dead list … --group {group.name}; mend the cause, then `dead replay` or `dead skip`"
             yield Finding("warning", "dead", text, remedy)
-        deserted = not group.members and (running if ours is None else group.name not in ours)
+        known = ours is not None and app is not None and (group.name in ours or app.projections.owns(group.name))
+        deserted = not group.members and (running if ours is None else not known)
         lag = await place.lag(group) if deserted else None
         if lag is not None and lag.messages:
             age = span(now - lag.oldest / 1000) if lag.oldest is not None else "ever"
@@ -153,7 +155,8 @@ async def _types(place: Place, app: App) -> AsyncIterator[Finding]:
     topics = await log.topics()
     sound = 0
     for name, (number, position) in sorted(newest_of_each_type(file_of(log)).items()):
-        takers = [each for each in app.consumers if each.types is None or each.types.accepts(name)]
+        consumers = [*app.consumers, *app.projections.consumers]
+        takers = [each for each in consumers if each.types is None or each.types.accepts(name)]
         if not takers or all(each.handler.event_class is Message for each in takers):
             continue
         problem = await _problem(log, topics, app, name, position)

@@ -28,6 +28,8 @@ COMMANDS = {
     "schedules": "List schedules, pause, resume, edit or run one.",
     "outbox": "Show what a service has yet to publish to its broker.",
     "cdc": "Capture changes of other databases as events: init, run, status, drop.",
+    "history": "Print everything that happened to one entity.",
+    "check": "Decode all that is stored, and name what this code cannot read.",
     "doctor": "Examine a store, and say what to do about what is found.",
 }
 

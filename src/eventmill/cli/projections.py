@@ -43,9 +43,11 @@ async def looked_at(target: str) -> AsyncIterator[Sequence[View]]:
     """The views of an App's projections, to look at: nothing is created or written."""
     async with opened(target) as place:
         app = cast(App, place.app)
-        log = cast(Log, place.broker or place.store)
         projections = app.projections
-        ground = replace(projections.ground, store=place.store, published=place.store, source=log, open=_is_open)
+        log = cast(Log, place.broker if projections.ground.relayed else place.store)
+        ground = replace(
+            projections.ground, store=place.store, published=place.store, read_from=lambda: log, open=_is_open
+        )
         views = [View(each, projections.ledger(each), ground) for each in projections]
         try:
             yield views

@@ -93,8 +93,10 @@ def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int
             note(f"  group   {consumer.group.ljust(width)}  {patterns(consumer.types)}")
         for capture in app.captures:
             note(safe(f"  capture {capture.name}: {', '.join(capture.tables)} of {capture.source!r}"))
-        if not app.consumers:
-            note("  group   none: this App has no handlers (@app.on)")
+        for view in app.projections:
+            note(f"  view    {view.name}: {', '.join(view.tables)}  {patterns(view.types)}")
+        if not app.consumers and not len(app.projections):
+            note("  group   none: this App has no handlers (@app.on) and no projections")
     target = targets[0]
     note(f"\nlook   eventmill groups {target} | eventmill dead {target} | eventmill tail {target} --follow")
     note("stop   Ctrl-C finishes what has begun; a second one stops at once\n")
@@ -146,7 +148,7 @@ async def backlog(apps: Sequence[App]) -> Backlog:
     for app in apps:
         names = {consumer.group for consumer in app.consumers}
         for group in await app.store.groups():
-            if group.name in names:
+            if group.name in names or app.projections.owns(group.name):
                 pending = await app.broker.backlog(group.name, group.cursors, group.types)
             elif group.name == RELAY and app.broker is not app.store:
                 pending = await app.store.pending(group.cursors, group.types)

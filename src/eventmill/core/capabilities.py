@@ -19,9 +19,10 @@ from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.document import Document
 from eventmill.core.job import Job
 from eventmill.core.job_store import JobStore
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Absence, Append, Query, StoredEvent, Stream
 from eventmill.core.tracker import Tracker
 
 
@@ -177,13 +178,30 @@ class Log(Publisher, Subscriber, Protocol):
 class Transaction(Protocol):
     """One unit of work: everything in it commits together, with the handled message's mark, or not at all.
 
-    `append`, `send`, `put` and `settle` are staged and written when the unit ends, so a conflict
+    `append`, `append_to`, `require`, `send`, `put` and `settle` are staged and written when the unit ends, so a conflict
     shows at the end of the `async with`. `execute` and `get` run at once, under the write lock on SQLite:
     do slow things (an HTTP call) before the first of them.
     """
 
     def append(self, messages: Sequence[Message]) -> None:
         """Stage messages for the log."""
+        ...
+
+    def append_to(self, append: Append) -> None:
+        """Stage events of one stream under the version it is expected at; `append.appended` is filled by the commit.
+
+        The unit ends with WrongExpectedVersionError where the stream stands elsewhere, and with StreamClosedError
+        where it is closed. Versions are checked in the order of the calls: a second append of one unit to one
+        stream sees the first. No other writer gets in between check and commit.
+        """
+        ...
+
+    def require(self, condition: Absence) -> None:
+        """Stage a condition on the tags of what others have appended; what this unit appends is not looked at.
+
+        The unit ends with TagConflictError where an event matches. Of two units whose conditions rule out what
+        the other appends, only one commits.
+        """
         ...
 
     def send(self, jobs: Sequence[Job]) -> None:
@@ -276,11 +294,67 @@ class Unit(Transaction, Protocol):
         ...
 
 
-class Store(JobStore, Protocol):
+class Streams(Protocol):
+    """The same log, read by stream, by tag, and across all topics in the order of the positions."""
+
+    async def read_stream(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
+    ) -> Sequence[Recorded]:
+        """Events of one stream whose versions lie beyond `after` and not beyond `upto`, at most `limit`.
+
+        In order of their versions, or from the last one back. An event's version is `message.sequence` here,
+        also where another log had given it another number.
+        """
+        ...
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        """The same events, forward, with only what a fold needs of each: it is read many times for each that is written."""
+        ...
+
+    async def version(self, stream: Stream) -> int:
+        """The version of the last event ever appended, 0 where there is none; trimming does not change it."""
+        ...
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+        topics: Collection[str] | None = None,
+        queries: Sequence[Query] | None = None,
+    ) -> tuple[Sequence[Recorded], int]:
+        """Events of the whole store beyond a position, in the order of their positions, and how far it was looked through.
+
+        Only where each of `types`, `topics` and `queries` (one of them matches) that is given lets it through.
+        Never passes a position below which another may still appear.
+        """
+        ...
+
+    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
+        """The streams of a topic with their versions, in order of their keys, those beyond the key `after`."""
+        ...
+
+
+class Store(JobStore, Streams, Protocol):
     """A service's own database: log, cursors, jobs and documents in one transaction with the user's tables."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """One unit of work; durable when the `async with` has ended without an error."""
+        ...
+
+    async def document(self, key: str) -> Document | None:
+        """The document under a key as it was last committed; takes no lock, and waits for no transaction."""
+        ...
+
+    async def scrub(self) -> None:
+        """Remove what deleted documents have left behind in the store's files, as far as the backend can see to it.
+
+        Raises BackendUnavailableError where something is in the way that may be gone later.
+        """
         ...
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> Unit:
@@ -324,10 +398,6 @@ class Store(JobStore, Protocol):
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         """How far a group has come; empty for one that never ran. A cheap question, asked often."""
-        ...
-
-    async def document(self, key: str) -> Document | None:
-        """The document as it was last committed: a look that waits for nobody."""
         ...
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:

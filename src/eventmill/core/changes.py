@@ -196,7 +196,7 @@ class Source(Protocol):
         """
         ...
 
-    async def chunk(self, shape: Shape, after: Sequence[str] | None, limit: int) -> Chunk:
+    async def chunk(self, name: str, shape: Shape, after: Sequence[str] | None, limit: int) -> Chunk:
         """The next rows after a key (its values as text), read in one short transaction."""
         ...
 

@@ -18,6 +18,7 @@ from eventmill.core.errors import DecodeError, EncodeError, MessageError
 from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import JSON, Message
 from eventmill.core.names import ATTRIBUTES, is_attribute_name, is_json, topic_of
+from eventmill.core.tags import joined, parted
 from eventmill.core.timestamp import microseconds, timestamp
 
 STRUCTURED = "application/cloudevents+json"
@@ -55,6 +56,8 @@ def attributes_of(message: Message) -> dict[str, str]:
     if message.sequence is not None:
         # CloudEvents orders sequences as text, so all have the same length.
         attributes["sequence"] = f"{message.sequence:020d}"
+    if message.tags:
+        attributes["tags"] = joined(message.tags)
     for name, value in (message.extensions or {}).items():
         attributes.setdefault(name, value)
     return attributes
@@ -219,6 +222,10 @@ def _message(attributes: dict[str, str], data: bytes, arrived: int, topic: str |
         raise DecodeError(f"schemaversion: {schema[:40]!r} is not a whole number from 1 on")
     # Other producers may order by any text; that stays an extension, as it is no count.
     counted = _is_count(attributes.get("sequence", ""))
+    # The same for tags, which others may write as they like.
+    tags = parted(attributes["tags"]) if "tags" in attributes else None
+    if tags is not None:
+        del attributes["tags"]
     contenttype = attributes.pop("datacontenttype", JSON)
     limits.check(data, attributes["type"], json=is_json(contenttype))
     return Message(
@@ -237,6 +244,7 @@ def _message(attributes: dict[str, str], data: bytes, arrived: int, topic: str |
         traceparent=attributes.pop("traceparent", None),
         contenttype=contenttype,
         extensions=attributes or None,
+        tags=tags or (),
     )
 
 

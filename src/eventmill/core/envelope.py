@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -15,7 +15,10 @@ from eventmill.core.key import key_text
 from eventmill.core.limits import MAX_KEY_BYTES, Limits, check_text
 from eventmill.core.message import Message
 from eventmill.core.names import ATTRIBUTES, MAX_EXTENSION_NAME, is_attribute_name, is_json, topic_of
-from eventmill.core.registry import REGISTRY, Registry
+from eventmill.core.personal import Sealer
+from eventmill.core.registry import REGISTRY, EventType, Registry
+from eventmill.core.stream import Stream
+from eventmill.core.tags import check_tags
 from eventmill.core.trace import child_of
 
 
@@ -26,7 +29,7 @@ class Envelopes:
     times, identities and the span ids that follow from them come from.
     """
 
-    __slots__ = ("_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types")
+    __slots__ = ("_ids", "_limits", "_max_bytes", "_max_depth", "_now", "_registry", "_source", "_types", "sealer")
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Envelopes:
         ids: Callable[[], str],
         registry: Registry = REGISTRY,
         limits: Limits | None = None,
+        sealer: Sealer | None = None,
     ) -> None:
         try:
             check_text(source, "source")
@@ -48,12 +52,17 @@ class Envelopes:
         self._limits = limits or Limits()
         self._max_bytes = self._limits.max_bytes
         self._max_depth = self._limits.max_depth
+        self.sealer = sealer
+        """Who seals personal fields. Messages that are made `unsealed` have to be given to it before they are stored."""
 
-    def __call__(self, event: object) -> Message:
+    def __call__(self, event: object, *, unsealed: bool = False) -> Message:
         """The message of an event of a registered type, or of `named` data; a Message is checked and returned as it is.
 
         `correlationid`, `causationid` and `traceparent` follow from the message being handled; outside
         of a handler the message begins a correlation of its own.
+
+        unsealed: the caller will have personal fields sealed. Otherwise a type that has some is refused, so that
+        nothing of it can be stored for all to read.
 
         Raises UnknownEventError, EncodeError, MessageTooLargeError; nothing of them is retried.
         """
@@ -63,17 +72,92 @@ class Envelopes:
                 check_message(event, self._limits)
                 return event
             if isinstance(event, Named):
-                return self._named(event)
+                return self._named(event, unsealed)
             kind = self._registry.of(event)  # raises, saying what to write
-        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event))
+        if kind.personal is not None:
+            self._admit(kind, unsealed)
+        tags = () if kind.tags_of is None else kind.tags_of(event)
+        return self._message(kind.name, kind.topic, kind.version, kind.key_of(event), kind.encode(event), tags)
 
     def written(self, name: str, topic: str, data: bytes, extensions: dict[str, str] | None = None) -> Message:
         """The message of data that is JSON already, of a type that is not registered. Raises MessageTooLargeError."""
         message = self._message(name, topic, 1, None, data)
         return message if not extensions else msgspec.structs.replace(message, extensions=extensions)
 
-    def _named(self, event: Named) -> Message:
+    def derived(
+        self, event: object, *, id_: str, correlationid: str, causationid: str, extensions: dict[str, str]
+    ) -> Message:
+        """The message of an event that follows from others, and whose identity follows from theirs.
+
+        Raises as the call itself.
+        """
+        kind = self._types.get(type(event))
+        if kind is None:
+            return msgspec.structs.replace(
+                self(event), id=id_, correlationid=correlationid, causationid=causationid, extensions=extensions
+            )
+        data = kind.encode(event)
+        if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
+            self._limits.check(data, kind.name)
+        return Message(
+            id=id_,
+            source=self._source,
+            type=kind.name,
+            topic=kind.topic,
+            time=round(self._now() * 1_000_000),
+            data=data,
+            key=kind.key_of(event),
+            version=kind.version,
+            correlationid=correlationid,
+            causationid=causationid,
+            extensions=extensions,
+        )
+
+    def in_stream(
+        self,
+        event: object,
+        stream: Stream,
+        identity: str | None = None,
+        extensions: Mapping[str, str] | None = None,
+    ) -> Message:
+        """The message of an event as one of a stream's: with its key, whatever the event itself would say. It is not sealed.
+
+        identity: the id to give it; a fresh one by default. extensions: attributes to add. Raises as calling does, and
+        EncodeError for an event of another topic, and one that could not be read again: no stream that holds it could be.
+        """
+        kind = self._types.get(type(event))
+        if kind is not None and kind.topic == stream.topic and not extensions:
+            check_text(stream.key, "key", MAX_KEY_BYTES)
+            if kind.personal is not None:
+                self._admit(kind, True)
+            tags = () if kind.tags_of is None else kind.tags_of(event)
+            data = _legible(kind, kind.encode(event))
+            return self._message(kind.name, kind.topic, kind.version, stream.key, data, tags, identity)
+        message = self(event, unsealed=True)
+        if message.topic != stream.topic:
+            raise EncodeError(
+                f"{message.type} is of topic {message.topic!r}, the stream {stream} of {stream.topic!r}: "
+                "give the event type a name or topic= that fits"
+            )
+        if kind is not None:
+            _legible(kind, message.data)
+        if extensions:
+            message = msgspec.structs.replace(message, extensions={**(message.extensions or {}), **extensions})
+        if message.key == stream.key and identity is None:
+            return message
+        check_text(stream.key, "key", MAX_KEY_BYTES)
+        if identity is None:
+            return msgspec.structs.replace(message, key=stream.key)
+        check_text(identity, "id")
+        # Where a correlation begins with this message, it has the message's own id, and goes with it.
+        begins = message.correlationid == message.id
+        correlation = identity if begins else message.correlationid
+        return msgspec.structs.replace(message, key=stream.key, id=identity, correlationid=correlation)
+
+    def _named(self, event: Named, unsealed: bool) -> Message:
         kind = self._registry.named(event.name)
+        if kind is not None and kind.personal is not None:
+            self._admit(kind, unsealed)
         key = None if event.key is None else key_text(event.key, f"{event.name}: key")
         if kind is not None and type(event.data) is kind.cls:
             data = kind.encode(event.data)
@@ -92,13 +176,43 @@ class Envelopes:
             raise EncodeError(f"data of named({event.name!r}, ...) does not fit {kind!r}: {error}") from error
         if key is None:
             key = kind.key_of(fitting)
-        return self._message(kind.name, kind.topic, kind.version, key, data)
+        tags = () if kind.tags_of is None else kind.tags_of(fitting)
+        return self._message(kind.name, kind.topic, kind.version, key, data, tags)
 
-    def _message(self, name: str, topic: str, version: int, key: str | None, data: bytes) -> Message:
+    @property
+    def seals(self) -> bool:
+        """Whether any type here has personal fields."""
+        return bool(self._registry.personal)
+
+    def personal(self, messages: Iterable[Message]) -> bool:
+        """Whether any of the messages has personal fields, and is to be sealed."""
+        names = self._registry.personal
+        return bool(names) and any(message.type in names for message in messages)
+
+    def _admit(self, kind: EventType, unsealed: bool) -> None:
+        if not unsealed or self.sealer is None:
+            raise ConfigurationError(
+                f"{kind.name} has personal fields, which are sealed with keys of the store: publish it with app.publish, "
+                "tx.publish, app.append or app.execute"
+            )
+
+    def _message(
+        self,
+        name: str,
+        topic: str,
+        version: int,
+        key: str | None,
+        data: bytes,
+        tags: tuple[str, ...] = (),
+        identity: str | None = None,
+    ) -> Message:
         # The usual payload is settled by these three looks at it, without a call.
         if len(data) > self._max_bytes or data.count(b"{") + data.count(b"[") > self._max_depth:
             self._limits.check(data, name)
-        identity = self._ids()
+        if identity is None:
+            identity = self._ids()
+        else:
+            check_text(identity, "id")
         correlation, causation, trace = identity, None, None
         parent = handling.get()
         if parent is not None:
@@ -118,7 +232,17 @@ class Envelopes:
             correlationid=correlation,
             causationid=causation,
             traceparent=trace,
+            tags=tags,
         )
+
+
+def _legible(kind: EventType, data: bytes) -> bytes:
+    """What was written of an event, if it can be read again: a fact that cannot would stay in its stream for ever."""
+    try:
+        kind.decode(data, kind.version)
+    except DecodeError as error:
+        raise EncodeError(f"what was written could not be read again: {error}") from error
+    return data
 
 
 def check_message(message: Message, limits: Limits) -> None:
@@ -141,6 +265,8 @@ def check_message(message: Message, limits: Limits) -> None:
         value = getattr(message, field)
         if value is not None:
             check_text(value, field)
+    if message.tags:
+        check_tags(message.tags)
     if message.version < 1:
         raise EncodeError(f"version={message.version}: versions start at 1")
     for name, value in (message.extensions or {}).items():

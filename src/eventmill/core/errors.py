@@ -15,6 +15,10 @@
     ├── BehindError                   a view has not come as far as was waited for
     │   └── BlockedError              nor will it by itself: a dead letter is in the way
     ├── ConflictError                 a compare-and-set saw another version than it expected
+    │   ├── WrongExpectedVersionError  a stream stands at another version than the append expected
+    │   └── TagConflictError          an event with tags that an append has ruled out was there
+    ├── StreamIncompleteError         events that a state must be folded from were trimmed
+    ├── StreamClosedError             the stream was archived, or ended for good by a tombstone
     ├── DuplicateError                a message that this group has handled already
     ├── DuplicateTaskError            a unique call that is there already, and whose task refuses a second one
     ├── LeaseLostError                this worker's claim was taken over: nothing it does may commit
@@ -62,7 +66,14 @@ class MessageTooLargeError(MessageError):
 
 
 class UnroutableError(MessageError):
-    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender."""
+    """No queue waits for a message, so the broker refused to take it: nothing keeps it but its sender.
+
+    refused: id and source of each message that was refused; what else was in the call is stored. Empty: it is not known.
+    """
+
+    def __init__(self, text: str, refused: frozenset[tuple[str, str]] = frozenset()) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class EncodeError(MessageError):
@@ -104,6 +115,37 @@ class ConflictError(EventmillError):
         self.what = what
         self.expected = expected
         self.actual = actual
+
+
+class WrongExpectedVersionError(ConflictError):
+    """A stream stands at another version than the append expected: 0 where it has no event."""
+
+    def __init__(self, stream: str, *, expected: int, actual: int) -> None:
+        super().__init__(f"stream {stream}", expected=expected, actual=actual)
+
+
+class TagConflictError(ConflictError):
+    """An event that the append's condition rules out stands beyond the position it was decided at.
+
+    `expected` is that position, `actual` the one of the latest such event.
+    """
+
+    def __init__(self, what: str, *, after: int, found: int) -> None:
+        super().__init__(what, expected=after, actual=found)
+
+
+class StreamClosedError(EventmillError):
+    """The stream takes no events: it is archived (and can be restored), or ended by a tombstone (and cannot)."""
+
+    def __init__(self, stream: str, how: str) -> None:
+        super().__init__(
+            f"stream {stream} is {how}: " + ("restore it first" if how == "archived" else "use another key")
+        )
+        self.stream = stream
+
+
+class StreamIncompleteError(EventmillError):
+    """Events of a stream are not there any more, so no state can be folded from it; the text says which are missing."""
 
 
 class DuplicateError(EventmillError):

@@ -10,7 +10,9 @@ import msgspec
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key
 from eventmill.core.names import check_name
+from eventmill.core.personal import PersonalFields
 from eventmill.core.registry import REGISTRY
+from eventmill.core.tags import Tags
 from eventmill.core.upcasting import Upcaster
 
 T = TypeVar("T")
@@ -30,14 +32,16 @@ class EventMeta(msgspec.StructMeta):
         key: Key | None = None,
         version: int = 1,
         topic: str | None = None,
+        tags: Tags | None = None,
+        personal: PersonalFields | None = None,
         **config: Any,
     ) -> EventMeta:
         cls = super().__new__(mcls, clsname, bases, namespace, **config)
         if name is not None:
-            REGISTRY.add(cls, name=name, key=key, version=version, topic=topic)
-        elif key is not None or version != 1 or topic is not None:
+            REGISTRY.add(cls, name=name, key=key, version=version, topic=topic, tags=tags, personal=personal)
+        elif key is not None or version != 1 or topic is not None or tags is not None or personal is not None:
             raise ConfigurationError(
-                f"{cls.__module__}.{cls.__qualname__}: key=, version= and topic= need name= beside them, "
+                f"{cls.__module__}.{cls.__qualname__}: key=, version=, topic=, tags= and personal= need name= beside them, "
                 'such as name="order.placed"'
             )
         return cls
@@ -50,7 +54,10 @@ class Event(msgspec.Struct, frozen=True, metaclass=EventMeta):
     Class keywords: `name` is the event's name on the wire, for ever. `key` is the field (or a
     function of the event) whose value keeps order: events of one topic and key are handled in the
     order they were published. `version` is the schema's version, 1 at first. `topic` is where
-    messages are kept, by default the name up to its first dot.
+    messages are kept, by default the name up to its first dot. `tags` are fields (or a function of the
+    event) that say what else the event is about: `tags=("course_id", "student_id")` gives the tags
+    `course_id:c1` and `student_id:s1`, for conditions across streams. `personal={"email": "customer_id"}`
+    names fields that are stored encrypted, and the field that says whose they are; see `App.forget`.
 
         class OrderPlaced(Event, name="order.placed", key="order_id"):
             order_id: str
@@ -61,7 +68,13 @@ class Event(msgspec.Struct, frozen=True, metaclass=EventMeta):
 
 
 def event(
-    *, name: str, key: Key | None = None, version: int = 1, topic: str | None = None
+    *,
+    name: str,
+    key: Key | None = None,
+    version: int = 1,
+    topic: str | None = None,
+    tags: Tags | None = None,
+    personal: PersonalFields | None = None,
 ) -> Callable[[type[T]], type[T]]:
     """Register a dataclass, attrs class, pydantic model or TypedDict; the keywords are those of `Event`.
 
@@ -70,7 +83,7 @@ def event(
     """
 
     def register(cls: type[T]) -> type[T]:
-        REGISTRY.add(cls, name=name, key=key, version=version, topic=topic)
+        REGISTRY.add(cls, name=name, key=key, version=version, topic=topic, tags=tags, personal=personal)
         return cls
 
     return register

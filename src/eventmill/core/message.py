@@ -28,7 +28,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `key` is the extension `partitionkey`: messages of one topic and key keep their order;
     `time` is in microseconds since 1970 UTC;
     `version` is the event type's schema version (`schemaversion` on the wire);
-    `sequence` counts 1, 2, 3, … per topic and key, and is given by the log that first stores the message.
+    `sequence` counts 1, 2, 3, … per topic and key, and is given by the log that first stores the message;
+    `tags` name what else the event is about (`course:c1`), for conditions and reads across streams.
     """
 
     id: str
@@ -46,11 +47,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     traceparent: str | None = None
     contenttype: str = JSON
     extensions: dict[str, str] | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def at(self) -> datetime:
         """The moment of the event, with its time zone (UTC)."""
         return datetime.fromtimestamp(self.time / 1_000_000, UTC)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Id and source: what a repeat of the message is known by."""
+        return self.id, self.source
 
     @property
     def lane(self) -> str | None:

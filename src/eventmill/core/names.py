@@ -30,6 +30,7 @@ ATTRIBUTES = frozenset(
         "traceparent",
         "sequence",
         "schemaversion",
+        "tags",
         "data",
     }
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -31,4 +32,14 @@ class DeadLetter:
     reason: str
 
 
-Outcome = Ack | Retry | Snooze | DeadLetter
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Of a batch: some are dead letters that hold nothing up, and the others are done.
+
+    reasons: why, by the id and source of each dead one.
+    """
+
+    reasons: Mapping[tuple[str, str], str]
+
+
+Outcome = Ack | Retry | Snooze | DeadLetter | Released

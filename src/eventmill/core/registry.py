@@ -10,16 +10,27 @@ from eventmill.core.codec import codec_of, described
 from eventmill.core.errors import ConfigurationError, DecodeError, EncodeError, UnknownEventError
 from eventmill.core.key import Key, KeyOf
 from eventmill.core.names import check_name, topic_of
+from eventmill.core.personal import PersonalData, PersonalFields
+from eventmill.core.tags import Tags, TagsOf
 from eventmill.core.upcasting import Upcasters, check_version
 
 
 class EventType:
     """One type of event: its name, schema version and topic, and how it is written and read."""
 
-    __slots__ = ("_codec", "_key", "_upcasters", "cls", "name", "topic", "version")
+    __slots__ = ("_codec", "_key", "_upcasters", "cls", "keyed_by", "name", "personal", "tags_of", "topic", "version")
 
     def __init__(
-        self, cls: type, *, name: str, key: Key | None, version: int, topic: str | None, upcasters: Upcasters
+        self,
+        cls: type,
+        *,
+        name: str,
+        key: Key | None,
+        version: int,
+        topic: str | None,
+        upcasters: Upcasters,
+        tags: Tags | None = None,
+        personal: PersonalFields | None = None,
     ) -> None:
         self.cls = cls
         self.name = check_name(name, "name")
@@ -27,7 +38,13 @@ class EventType:
         self.version = version
         self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
         self._codec = codec_of(cls)
+        self.keyed_by = key
+        """The field, or the function, that was given as `key=`."""
         self._key = None if key is None else KeyOf(key, name=name, fields=self._codec.fields, item=self._codec.item)
+        fields, item = self._codec.fields, self._codec.item
+        self.tags_of = None if tags is None else TagsOf(tags, name=name, fields=fields, item=item)
+        self.personal = None if not personal else PersonalData(personal, cls, name=name, fields=fields)
+        """Its personal fields, for a type that has some: its messages are sealed before they are stored."""
         self._upcasters = upcasters
 
     def __repr__(self) -> str:
@@ -81,21 +98,42 @@ class Registry:
         self._by_name: dict[str, EventType] = {}
         self._by_class: dict[type, EventType] = {}
         self.types: Mapping[type, EventType] = MappingProxyType(self._by_class)
+        self.personal: dict[str, PersonalData] = {}
+        """The personal fields of the types that have some, by name; empty in most services."""
         self.by_name: Mapping[str, EventType] = MappingProxyType(self._by_name)
 
     def add(
-        self, cls: type, *, name: str, key: Key | None = None, version: int = 1, topic: str | None = None
+        self,
+        cls: type,
+        *,
+        name: str,
+        key: Key | None = None,
+        version: int = 1,
+        topic: str | None = None,
+        tags: Tags | None = None,
+        personal: PersonalFields | None = None,
     ) -> EventType:
         """Register a class under a name and compile its codec.
 
         key: a field, or a function of the event. topic: where its messages are kept, by default the
-        name up to its first dot. Refused with ConfigurationError: a name or topic against the rule,
-        a name that another class has, a class that has another name, a key that is no field.
+        name up to its first dot. tags: what else its events are about.
+        personal: fields to store encrypted. Refused with ConfigurationError:
+        a name or topic against the rule, a name that another class has, a class that has another name, a key
+        or tag that is no field.
 
         The same class, or one of the same module and name after a reload, takes the place of the
         former; events of the former class can still be published.
         """
-        kind = EventType(cls, name=name, key=key, version=version, topic=topic, upcasters=self.upcasters)
+        kind = EventType(
+            cls,
+            name=name,
+            key=key,
+            version=version,
+            topic=topic,
+            upcasters=self.upcasters,
+            tags=tags,
+            personal=personal,
+        )
         former = self._by_name.get(name)
         if former is not None and described(former.cls) != described(cls):
             raise ConfigurationError(
@@ -107,6 +145,10 @@ class Registry:
                 f"{described(cls)} is registered as {other.name!r} already, and cannot be {name!r} as well"
             )
         self._by_name[name] = self._by_class[cls] = kind
+        if kind.personal is not None:
+            self.personal[name] = kind.personal
+        else:
+            self.personal.pop(name, None)
         return kind
 
     def of(self, event: object) -> EventType:

@@ -105,3 +105,15 @@ async def show(generation: Generation, tx: Transaction, *, before: Generation | 
                 f"{table!r} cannot become the view of {placed.name(table)}: {error}; a table or view of this name that is "
                 "not the projection's must be renamed or dropped first"
             ) from error
+
+
+async def sweep(ledger: Ledger, ground: Ground, state: State) -> None:
+    """Forget groups of generations that are gone: a drop may have been killed before it came to that."""
+    for group in await ground.store.groups():
+        base, _, number = group.name.rpartition("@")
+        if base != ledger.whole or not number.isdigit():
+            continue
+        if int(number) < state.next and int(number) not in state.generations:
+            await ground.store.forget(group.name)
+            if ground.relayed:
+                await ground.source.dismiss(group.name)

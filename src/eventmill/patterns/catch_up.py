@@ -53,7 +53,7 @@ Report = Callable[[Progress], None]
 async def feeding(view: View, number: int) -> AsyncIterator[Subscription]:
     """A member of a generation's group, in large batches, for as long as the block lasts."""
     ground = view.ground
-    consumer = consumer_of(view.projection, view.ledger, ground.store, number)
+    consumer = consumer_of(view.projection, view.ledger, ground.store, number, own=not ground.relayed)
     consumer = replace(consumer, batch=max(view.projection.batch, BATCH))
     heartbeat = Heartbeat(ground.store, ground.settings.lease)
     subscription = ground.subscribe(consumer, heartbeat)

@@ -33,6 +33,7 @@ def consumer(
     timeout: float | None = None,
     resequence: ResequencePolicy | None = None,
     replay: bool = False,
+    prefetch: int | None = None,
 ) -> Consumer:
     """What `@app.on` makes of a function; see there for the meaning of each option."""
     name = function.__qualname__
@@ -55,6 +56,7 @@ def consumer(
         retry=retry or exponential(),
         concurrency=concurrency,
         batch=batch,
+        prefetch=prefetch or 0,
         timeout=timeout,
         on_dead=on_dead,
         resequence=resequence,
@@ -65,11 +67,12 @@ def consumer(
 def check_needs(consumers: Sequence[Consumer], offers: Collection[Capability], broker: str) -> None:
     """Raise CapabilityError where a handler needs what the broker cannot do, naming both, and who can."""
     for each in consumers:
-        if each.needs not in offers:
+        if each.needs not in offers and not each.own:
             raise CapabilityError(
                 f"{each.group}: {each.handler.name} needs a {each.needs}, to read from its beginning (replay=True, or "
                 f"a projection); {broker} offers {', '.join(sorted(offers))}. Use kafka://, postgresql:// or sqlite:/// "
-                "as the broker, or let a handler without replay= begin with what is published after it"
+                "as the broker, keep what a projection reads in the service's own log with app.record(...), or let a "
+                "handler without replay= begin with what is published after it"
             )
 
 

@@ -19,18 +19,22 @@ from eventmill.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """One App's. published: the log that the App publishes into; source: the one its handlers read, which is the same
-    one where no broker is between them."""
+    """One App's. published: the log that the App publishes into; read_from: which one its projections read."""
 
     app: str
     store: Store
     published: Log
-    source: Log
+    read_from: Callable[[], Log]
     envelopes: Envelopes
     clock: Clock
     settings: Settings
     subscribe: Callable[[Consumer, Heartbeat], Subscription]
     open: Callable[[], Awaitable[None]]
+
+    @property
+    def source(self) -> Log:
+        """The log that is read: the broker's, or the service's own, where that has what is to be read."""
+        return self.read_from()
 
     @property
     def relayed(self) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key
+from eventmill.core.window import Window
+from eventmill.patterns.aggregation.aggregator import Incomplete
+from eventmill.patterns.aggregation.collect import Late
+from eventmill.patterns.aggregation.collected import Collected
+from eventmill.patterns.aggregation.definition import Aggregations, Options
 from eventmill.patterns.saga.definition import Saga
 from eventmill.patterns.saga.family import Sagas
 from eventmill.patterns.surroundings import LongRunning, Surroundings
@@ -20,6 +25,7 @@ class LongRunningPatterns:
     def __init__(self, where: Surroundings) -> None:
         self._where = where
         self._families: dict[str, Sagas] = {}
+        self._aggregations: dict[str, Aggregations] = {}
         self._all: list[LongRunning] = []
 
     def saga(
@@ -70,6 +76,62 @@ class LongRunningPatterns:
         except KeyError:
             there = ", ".join(sorted(self._families)) or "none"
             raise ConfigurationError(f"there is no saga {name!r}; there are: {there}") from None
+
+    def aggregator(
+        self,
+        name: str,
+        *,
+        key: Key,
+        events: Sequence[type] = (),
+        all_of: Sequence[type] = (),
+        count: int | None = None,
+        until: Callable[[Collected], bool] | None = None,
+        window: Window | None = None,
+        time: Literal["event", "processing"] | None = None,
+        grace: float = 0.0,
+        idle: float | None = None,
+        timeout: float | None = None,
+        incomplete: Incomplete = "partial",
+        late: Late | None = None,
+        limit: int = 10_000,
+        retention: float = MONTH,
+    ) -> Aggregations:
+        """Make one coarse event of many fine ones: decorate the function that makes it, `def build(group: Collected)`.
+
+        key: a field of every event, or a function of them: what belongs together. events: the types that are collected;
+        those of all_of are anyway.
+        A group is complete when all_of these types have come, at a count, when until(group) is true; at the end of its
+        window (`tumbling`, `sliding`, `session`); or when nothing has come for `idle` seconds.
+        time: whether windows go by the `event`'s own time, or by that of its `processing`. grace: seconds that a window in
+        event time waits for what comes out of order.
+        timeout: seconds after its first event at which a group is closed, whatever it lacks. incomplete: what is then
+        published (and at the end of a window, or at `limit`, where something is lacking): `partial`, the same function's
+        event; `nothing`; or what another function makes of the group.
+        late: what becomes of an event whose group is closed: on a `side` stream, type `NAME.late`; `amend`: another coarse
+        event, of all together; a `new` group; `refuse`: a dead letter. `side` by default where all_of or event time is
+        given, else `new`.
+        limit: events in one group at most; then it is closed. retention: seconds that it is remembered which events a
+        coarse one was made of; for so long repeats and late events are known.
+
+        The coarse event is published in the commit that closes its group; its id is made of name, key and epoch.
+        """
+        if name in self._aggregations:
+            raise ConfigurationError(f"aggregator {name!r} is there already: give each a name of its own")
+        made = Aggregations(
+            name, self._where,
+            Options(key, events, all_of, count, until, window, time, grace, idle, timeout, incomplete, late, limit, retention),
+        )  # fmt: skip
+        self._aggregations[name] = made
+        self._all.append(made)
+        return made
+
+    def aggregations(self, name: str) -> Aggregations:
+        """The groups of a declared aggregator: to look at, and to close."""
+        try:
+            return self._aggregations[name]
+        except KeyError:
+            there = ", ".join(sorted(self._aggregations)) or "none"
+            raise ConfigurationError(f"there is no aggregator {name!r}; there are: {there}") from None
 
     async def check(self) -> None:
         """See whether what is stored fits what is declared."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy
-from eventmill.patterns.beginning import begin, outdated
-from eventmill.patterns.generations import Ledger, decoded
+from eventmill.patterns.beginning import begin, outdated, sweep
+from eventmill.patterns.generations import Ledger, base_of, decoded
 from eventmill.patterns.ground import Ground
 from eventmill.patterns.projection import BATCH, Class, Projection, projection
 from eventmill.patterns.projector import Projector, consumer_of
@@ -31,6 +31,9 @@ class Projections:
 
     def __iter__(self) -> Iterator[Projection]:
         return iter(self._declared.values())
+
+    def __len__(self) -> int:
+        return len(self._declared)
 
     def __getitem__(self, name: str) -> Projection:
         found = self._declared.get(name)
@@ -84,10 +87,14 @@ class Projections:
     def ledger(self, projection: Projection) -> Ledger:
         return Ledger(self.ground.app, projection.name)
 
+    def owns(self, group: str) -> bool:
+        """Whether a group feeds a generation of one of these."""
+        return base_of(group) in {self.ledger(each).whole for each in self}
+
     @property
     def consumers(self) -> Sequence[Consumer]:
         """What they want of the broker. Their groups are those of no generation."""
-        return [consumer_of(each, self.ledger(each), None, 0) for each in self]
+        return [consumer_of(each, self.ledger(each), None, 0, own=not self.ground.relayed) for each in self]
 
     def projectors(self, heartbeat: Heartbeat) -> Sequence[Projector]:
         """This process's part in feeding each."""
@@ -116,5 +123,7 @@ class Projections:
             state, _ = decoded(await self.ground.store.document(ledger.key))
             if state is None:
                 state = await begin(each, ledger, self.ground)
+            else:
+                await sweep(ledger, self.ground, state)
             if state.shown.fingerprint != each.fingerprint:
                 log.warning("%s", outdated(each, state))

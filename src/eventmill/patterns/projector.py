@@ -23,7 +23,9 @@ LOOK = 0.25
 """Seconds between looks at which generations there are."""
 
 
-def consumer_of(projection: Projection, ledger: Ledger, store: Store | None, number: int) -> Consumer:
+def consumer_of(
+    projection: Projection, ledger: Ledger, store: Store | None, number: int, *, own: bool = False
+) -> Consumer:
     """The group that fills one generation. store: where it is looked up whether the generation is still there."""
     tables = Tables(projection.tables, number)
 
@@ -43,6 +45,7 @@ def consumer_of(projection: Projection, ledger: Ledger, store: Store | None, num
         concurrency=1,
         batch=projection.batch,
         needs=Capability.LOG,
+        own=own,
     )
 
 
@@ -98,7 +101,8 @@ class Projector:
         for number in self._fed.keys() - wanted:
             self._leave(number, dropped=number not in there)
         for number in sorted(wanted - self._fed.keys()):
-            consumer = consumer_of(self._projection, self._ledger, self._ground.store, number)
+            ground = self._ground
+            consumer = consumer_of(self._projection, self._ledger, ground.store, number, own=not ground.relayed)
             subscription = self._ground.subscribe(consumer, self._heartbeat)
             task = asyncio.create_task(subscription.run(), name=subscription.consumer.group)
             self._fed[number] = (subscription, task)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from eventmill.core.crash import point
 from eventmill.core.errors import BackendUnavailableError, BehindError, ConfigurationError, ConflictError
 from eventmill.core.message import Partition
-from eventmill.patterns.beginning import create, planned, show
+from eventmill.patterns.beginning import create, planned, show, sweep
 from eventmill.patterns.catch_up import Report, caught_up, feeding, lag_of
 from eventmill.patterns.generations import BUILDING, FED, Generation, State
 from eventmill.patterns.reach import passed
@@ -19,6 +19,9 @@ from eventmill.patterns.view import View
 PATIENCE = 60.0
 """Seconds to try to swap or drop while readers' locks, or events that one generation has and the other has not, are in
 the way."""
+
+GRACE = 2.0
+"""Seconds for workers to begin to feed a generation, before it is taken that none will."""
 
 HURRY = 0.2
 """Seconds to wait for a reader's lock at a time: those who come meanwhile wait behind us."""
@@ -37,7 +40,7 @@ async def rebuild(
     partial: of what is left, where the oldest messages were trimmed; else MissingHistoryError is raised.
     force: leave out what became a dead letter; else BlockedError is raised, and a further call goes on.
     """
-    await sweep(view)
+    await sweep(view.ledger, view.ground, await view.state())
     generation = await _begun(view, partial=partial)
     if generation.state == FED:
         if show_it:
@@ -116,8 +119,9 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
     if number == state.live:
         return number
     loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
+    began = loop.time()
     while True:
+        waiting = loop.time() - began
         try:
             if await _swapped(view, number, force=force):
                 point("swap.done")
@@ -126,7 +130,7 @@ async def swap(view: View, *, to: int | None = None, back: bool = False, force: 
             reason = "it has not yet all that readers have seen"
         except BackendUnavailableError as error:
             reason = str(error)
-        if loop.time() > until or (reason.startswith("it") and not await _is_fed(view, number)):
+        if waiting > PATIENCE or (waiting > GRACE and not await _is_fed(view, number)):
             lag = await lag_of(view, number)
             raise BehindError(
                 f"generation {number} was not shown: {reason}: {lag}", events=lag.events, seconds=lag.seconds
@@ -200,7 +204,7 @@ async def drop(view: View, number: int | None = None, *, force: bool = False) ->
     number: by default the only one that is not live. Refused with BehindError while side effects are still to come
     from it; force: even then.
     """
-    await sweep(view)
+    await sweep(view.ledger, view.ground, await view.state())
     state = await view.state()
     number = _droppable(view, state, number)
     loop = asyncio.get_running_loop()
@@ -214,7 +218,7 @@ async def drop(view: View, number: int | None = None, *, force: bool = False) ->
                 raise
             await asyncio.sleep(PAUSE)
     point("drop.done")
-    await sweep(view)
+    await sweep(view.ledger, view.ground, await view.state())
     return number
 
 
@@ -268,17 +272,3 @@ async def _refuse_if_awaited(view: View, state: State, number: int, cursors: Map
                     f"have fed it, or drop it without them (--force): {lag}",
                     events=lag.events, seconds=lag.seconds,
                 )  # fmt: skip
-
-
-async def sweep(view: View) -> None:
-    """Forget groups of generations that are gone: a drop may have been killed before it came to that."""
-    state = await view.state()
-    store = view.ground.store
-    for group in await store.groups():
-        base, _, number = group.name.rpartition("@")
-        if base != view.ledger.whole or not number.isdigit():
-            continue
-        if int(number) < state.next and int(number) not in state.generations:
-            await store.forget(group.name)
-            if view.ground.relayed:
-                await view.ground.source.dismiss(group.name)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from eventmill.core.capabilities import Store
 from eventmill.core.clock import Clock
+from eventmill.core.envelope import Envelopes
 from eventmill.core.registry import Registry
 from eventmill.runtime.consumer import Consumer
 
@@ -27,6 +28,7 @@ class Surroundings:
     registry: Registry
     declare: Callable[[Consumer], None]
     ids: Callable[[], str]
+    envelopes: Envelopes
 
     def now(self) -> int:
         """Milliseconds since 1970 UTC."""

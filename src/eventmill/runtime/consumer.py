@@ -26,7 +26,7 @@ class Consumer:
     inbox: whether repeats of a message are to be expected, and are to be dropped.
     resequence: how to bring a foreign source's messages back into order.
     suspects: whether a message may be what kills its handler's process.
-    needs: what the broker must be able to do for it.
+    needs: what the broker must be able to do for it. own: whether it reads the service's own log, not the broker.
     """
 
     group: str
@@ -44,6 +44,7 @@ class Consumer:
     resequence: ResequencePolicy | None = None
     suspects: bool = True
     needs: Capability = Capability.SUBSCRIBER
+    own: bool = False
 
     def wants(self, message: Message) -> bool:
         """Whether the condition holds. One that raises holds: it is asked again where that counts as a failure."""

@@ -38,6 +38,7 @@ class Delivery:
         "message",
         "note",
         "position",
+        "readable",
         "recorded_at",
         "size",
         "suspect",
@@ -54,6 +55,7 @@ class Delivery:
         behind: bool = False,
     ) -> None:
         self.message = message
+        self.readable = message  # what the handler is given: the same, but for personal fields
         self.lane = message.lane
         self.holding = holding
         self.job = job

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from eventmill.core.errors import ConfigurationError, DecodeError
 from eventmill.core.message import Message
-from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.core.registry import Registry
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.stages import Stages
@@ -99,7 +99,7 @@ class Handler:
         stages: Stages | None = None,
     ) -> Awaitable[Any]:
         """Decode, and begin the call; what it returns is to be awaited. Raises DecodeError."""
-        messages = [delivery.message for delivery in deliveries]
+        messages = [delivery.readable for delivery in deliveries]
         arguments: list[object] = []
         for want in self.wants:
             if want == "event":
@@ -120,8 +120,8 @@ class Handler:
         return self.function(*arguments)  # type: ignore[no-any-return]
 
     def refusal(self, result: object) -> Outcome | None:
-        """What the function's return value asks for: a Retry, a Snooze or a DeadLetter; anything else means done."""
-        if isinstance(result, Retry | DeadLetter | Snooze):
+        """What the function's return value asks for: a Retry, a Snooze, a DeadLetter, Released; anything else means done."""
+        if isinstance(result, Retry | DeadLetter | Snooze | Released):
             return result
         if isinstance(result, Awaitable):
             raise TypeError(f"{self.name} returned something to await; make it `async def`, or await it inside")

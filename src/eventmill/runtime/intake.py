@@ -51,7 +51,7 @@ class Intake:
         known = await self._store.received(self._consumer.group, [delivery.message.id for delivery in deliveries])
         kept = []
         for delivery in deliveries:
-            if (delivery.message.id, delivery.message.source) in known:
+            if delivery.message.identity in known:
                 self.done(delivery)
             else:
                 kept.append(delivery)

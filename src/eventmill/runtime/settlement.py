@@ -16,9 +16,18 @@ from eventmill.core.clock import Clock
 from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import BackendError, DuplicateError, LeaseLostError, UnitInterruptedError
+from eventmill.core.errors import (
+    BackendError,
+    DecodeError,
+    DuplicateError,
+    LeaseLostError,
+    TagConflictError,
+    UnitInterruptedError,
+    WrongExpectedVersionError,
+)
 from eventmill.core.job import Job, JobError
-from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
+from eventmill.core.message import Message
+from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
@@ -29,8 +38,14 @@ log = logging.getLogger("eventmill")
 
 TRACE_BYTES = 8_000
 
+CONFLICTS = (0.002, 0.01, 0.05, 0.2)
+"""Seconds before a handler that lost a race for a stream is called again. Only after the last of these has it failed."""
+
 Durable = asyncio.Future[object]
 Settled = Callable[[Sequence[Delivery], Durable], None]
+
+PERSONAL = "[personal]"
+"""What stands in the text of an error for a value of a personal field."""
 
 _NOTHING: Sequence[tuple[Delivery, Durable]] = ()
 
@@ -53,9 +68,12 @@ class Settlement:
         self._plain = consumer.handler.plain and consumer.where is None and consumer.timeout is None
 
     async def handle(
-        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled
+        self, deliveries: Sequence[Delivery], fence: Fence, settled: Settled, conflicts: int = 0
     ) -> Sequence[tuple[Delivery, Durable]]:
         """Handle deliveries as one unit; returns those that became jobs, with the commit that makes them so.
+
+        conflicts: how often it has lost a race already. That is nobody's fault: the handler decided on what it had read,
+        often because the commit of the message before it was still on its way to the disk.
 
         Raises LeaseLostError and BackendError: then nothing was settled.
         """
@@ -64,6 +82,8 @@ class Settlement:
         if first.job is not None and first.job.crashed and first.attempt > consumer.retry.attempts:
             reason = DeadLetter(f"the process handling it died, {first.attempt - 1} times")
             return [(first, await self._give_up(first, fence, settled, reason, None))]
+        if self._envelopes.seals:
+            await self._open(deliveries)
         unit = self._store.unit(first.claim, fence)
         transaction = Transaction(unit, self._envelopes)
         stages = None
@@ -76,7 +96,7 @@ class Settlement:
         try:
             try:
                 if self._plain:
-                    result = await self._consumer.handler.call_plain(first.message, transaction)
+                    result = await self._consumer.handler.call_plain(first.readable, transaction)
                     if result is not None:
                         outcome = consumer.handler.refusal(result)
                 else:
@@ -88,18 +108,24 @@ class Settlement:
                 handling.reset(message_token)
                 current.reset(transaction_token)
                 transaction.close()
-            if outcome is None:
-                if transaction.deferred:
-                    await transaction.conclude()
+            if outcome is None or isinstance(outcome, Released):
+                if transaction.pending:
+                    await transaction.complete()
                 point("handler.done")
                 for delivery in deliveries:
+                    why = None if outcome is None else outcome.reasons.get(delivery.message.identity)
+                    if why is not None:
+                        await self._release(unit, delivery, why)
+                        continue
                     _mark(unit, delivery)
                     if consumer.inbox:
                         unit.receive(consumer.group, delivery.message)
                     if delivery.note is not None:
                         unit.put(*delivery.note, expected=None)
-                durable = await unit.finish()
-                settled(deliveries, durable if isinstance(durable, asyncio.Future) else asyncio.ensure_future(durable))
+                durable = _future(await transaction.finish())
+                settled(deliveries, durable)
+                if transaction.finished is not None:
+                    transaction.finished(durable)
                 return _NOTHING
             await unit.discard()
         except (LeaseLostError, BackendError, KeyboardInterrupt):
@@ -107,7 +133,13 @@ class Settlement:
             raise
         except UnitInterruptedError:
             await unit.discard()
-            return await self.handle(deliveries, fence, settled)
+            return await self.handle(deliveries, fence, settled, conflicts)
+        except (WrongExpectedVersionError, TagConflictError) as raised:
+            await unit.discard()
+            if conflicts < len(CONFLICTS):
+                await self._clock.sleep(CONFLICTS[conflicts] * (0.5 + self._rng.random()))
+                return await self.handle(deliveries, fence, settled, conflicts + 1)
+            error = raised
         except DuplicateError:
             await unit.discard()
             return await self._duplicate(deliveries, fence, settled)
@@ -120,6 +152,15 @@ class Settlement:
         if len(deliveries) > 1:
             return await self._one_by_one(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
+
+    async def _open(self, deliveries: Sequence[Delivery]) -> None:
+        """Make personal fields readable, as far as they are. What is stored of a message is what was received."""
+        sealer = self._envelopes.sealer
+        for delivery in deliveries:
+            message = delivery.message
+            if sealer is not None and self._envelopes.personal((message,)):
+                data = await sealer.open(message.type, message.version, message.data)
+                delivery.readable = msgspec.structs.replace(message, data=data)
 
     async def _call(
         self, deliveries: Sequence[Delivery], transaction: Transaction, stages: Stages | None
@@ -190,7 +231,7 @@ class Settlement:
             return await self._snooze(delivery, fence, settled, outcome)
         after = outcome.after if isinstance(outcome, Retry) else 0.0
         due = int((self._clock.now() + after) * 1000)
-        failure = self._failure(delivery, error, "the handler asked for a retry")
+        failure = await self._failure(delivery, error, "the handler asked for a retry")
         log.info(
             "%s: %s %s failed (attempt %d), again in %.1f s: %s",
             self._consumer.group, delivery.message.type, delivery.message.id, delivery.attempt, after, failure.error,
@@ -216,17 +257,24 @@ class Settlement:
     async def park(self, delivery: Delivery, fence: Fence, settled: Settled, reason: str) -> Durable:
         """Dead-letter a message without trying it, and without holding up its key: it came out of order, or is unreadable."""
         unit = self._store.unit(delivery.claim, fence)
-        failure = self._failure(delivery, None, reason)
         log.error("%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, reason)
-        job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
-        self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
+        await self._release(unit, delivery, reason)
         return self._finished(delivery, await unit.finish(), settled)
+
+    async def _release(self, unit: Unit, delivery: Delivery, reason: str) -> None:
+        """Stage it as a dead letter that is in no lane."""
+        failure = await self._failure(delivery, None, reason)
+        if delivery.job is not None:
+            unit.settle(msgspec.structs.replace(_with(delivery.job, failure), lane=None), dead=True)
+        else:
+            job = self._job(delivery, attempts=0, due=self._now(), errors=[failure])
+            self._to_job(unit, delivery, msgspec.structs.replace(job, state="dead", lane=None))
 
     async def _give_up(
         self, delivery: Delivery, fence: Fence, settled: Settled, outcome: DeadLetter, error: BaseException | None
     ) -> Durable:
         """Dead-letter: kept, with its causes; the key waits behind it unless the consumer says `skip`."""
-        failure = self._failure(delivery, error, outcome.reason, reason=outcome.reason)
+        failure = await self._failure(delivery, error, outcome.reason, reason=outcome.reason)
         log.error(
             "%s: %s %s is dead: %s", self._consumer.group, delivery.message.type, delivery.message.id, failure.error
         )
@@ -283,14 +331,33 @@ class Settlement:
             errors=errors,
         )
 
-    def _failure(
+    async def _failure(
         self, delivery: Delivery, error: BaseException | None, otherwise: str, *, reason: str | None = None
     ) -> JobError:
         text = otherwise if error is None else f"{type(error).__name__}: {error}"
         if reason is not None and error is not None and reason not in text:
             text = f"{text} ({reason})"
-        trace = "" if error is None else "".join(traceback.format_exception(error))[-TRACE_BYTES:]
+        trace = "" if error is None else "".join(traceback.format_exception(error))
+        if self._envelopes.personal([delivery.message]):
+            text, trace = await self._redacted(delivery.message, text, trace)
+        trace = trace[-TRACE_BYTES:]
         return JobError(at=self._now(), attempt=delivery.attempt, error=text[:2000], trace=trace)
+
+    async def _redacted(self, message: Message, *texts: str) -> list[str]:
+        """The texts without the personal values of the message: what is kept of an error must not outlive a key."""
+        sealer = self._envelopes.sealer
+        try:
+            values = [] if sealer is None else await sealer.secrets(message.type, message.version, message.data)
+        except DecodeError:
+            return ["an error whose text may hold personal data that could not be told apart"] * len(texts)
+        for value in sorted(values, key=len, reverse=True):
+            for form in (value, repr(value)[1:-1]):
+                texts = tuple(text.replace(form, PERSONAL) if form else text for text in texts)
+        return list(texts)
+
+
+def _future(end: Awaitable[object]) -> Durable:
+    return end if isinstance(end, asyncio.Future) else asyncio.ensure_future(end)
 
 
 def _mark(unit: Unit, delivery: Delivery) -> None:

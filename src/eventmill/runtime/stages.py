@@ -28,7 +28,7 @@ class Stages:
         durable: return only when the disk has it. Without, what follows is never durable before it, nor without it.
         """
         try:
-            end = await self.transaction.unit.finish()
+            end = await self.transaction.finish()
             if durable:
                 await end
         finally:

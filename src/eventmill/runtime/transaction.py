@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import Protocol, TypeVar
 
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import OutsideTransactionError
+from eventmill.core.errors import ConfigurationError, OutsideTransactionError
+from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
 
 T = TypeVar("T")
 
@@ -35,13 +39,16 @@ class Transaction:
     write lock of the file from the first one on: do slow things before it.
     """
 
-    __slots__ = ("_deferred", "_envelopes", "_open", "_unit", "execute")
+    __slots__ = ("_deferred", "_envelopes", "_open", "_staged", "_unit", "_unsealed", "execute", "finished")
 
     def __init__(self, unit: Unit, envelopes: Envelopes) -> None:
         self._unit = unit
         self._envelopes = envelopes
         self._open = True
         self._deferred: Sequence[Callable[[Unit], Awaitable[None]]] = ()
+        self.finished: Callable[[asyncio.Future[object]], None] | None = None
+        self._staged: list[Message] = []
+        self._unsealed: list[Sequence[Message] | Append] | None = None
         self.execute: Callable[..., Awaitable[Rows]] = unit.execute
         """Run one statement, `await tx.execute(sql, parameters)`; `?` or `:name` mark parameters on every backend."""
 
@@ -53,7 +60,83 @@ class Transaction:
         """Publish when, and only when, this transaction commits."""
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; publish before the handler returns")
-        self._unit.append([self._envelopes(event) for event in events])
+        messages = [self._envelopes(event, unsealed=True) for event in events]
+        self._staged += messages
+        if self._unsealed is not None or self._envelopes.personal(messages):
+            self._wait(messages)
+        else:
+            self._unit.append(messages)
+
+    def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
+        """Append events to a stream when this commits; without events, only require that it stands at `expected`.
+
+        expected: the version of the stream before the first of them, ABSENT for a new one, or ANY. ids: identities of
+        your own, one an event: where a former call has stored all of them, nothing is stored again.
+        What is returned is filled in by the commit. The transaction ends with WrongExpectedVersionError where the stream stands
+        elsewhere, with StreamClosedError where it is closed.
+        """
+        if not self._open:
+            raise OutsideTransactionError("this transaction has ended; append before the handler returns")
+        if isinstance(stream, str):
+            stream = Stream.parse(stream)
+        if expected < ANY:
+            raise ConfigurationError(f"expected={expected}: give a version, ABSENT or ANY")
+        if ids and len(ids) != len(events):
+            raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
+        messages = [self._envelopes.in_stream(event, stream, identity) for event, identity in zip_longest(events, ids)]
+        append = Append(stream, messages, expected, repeatable=bool(ids))
+        self.stage(append)
+        return append.appended
+
+    def stage(self, append: Append) -> None:
+        """Append messages that are made already; see `append`."""
+        self._staged += append.messages
+        if self._unsealed is not None or self._envelopes.personal(append.messages):
+            self._wait(append)
+        else:
+            self._unit.append_to(append)
+
+    def _wait(self, entry: Sequence[Message] | Append) -> None:
+        """Keep what is to be sealed until `finish`, which can wait for keys; what comes after it waits, too, for the order's sake."""
+        if self._unsealed is None:
+            self._unsealed = []
+        self._unsealed.append(entry)
+
+    @property
+    def pending(self) -> bool:
+        """Whether `complete` has something to do."""
+        return bool(self._deferred) or self._unsealed is not None
+
+    async def complete(self) -> None:
+        """Do what was deferred, then seal what is personal, which may have to wait for keys: the unit has it all after that."""
+        deferred, self._deferred = self._deferred, ()
+        for work in deferred:
+            await work(self._unit)
+        waiting, self._unsealed = self._unsealed, None
+        sealer = self._envelopes.sealer
+        if waiting and sealer is not None:
+            for entry in waiting:
+                if isinstance(entry, Append):
+                    self._unit.append_to(replace(entry, messages=await sealer.seal(entry.messages, self._unit)))
+                else:
+                    self._unit.append(await sealer.seal(entry, self._unit))
+
+    async def finish(self) -> Awaitable[object]:
+        """Complete the unit, then end it well; see `Unit.finish`. For the runtime, in place of that."""
+        if self.pending:
+            try:
+                await self.complete()
+            except BaseException:
+                await self._unit.discard()
+                raise
+        return await self._unit.finish()
+
+    def require(self, *queries: Query, after: int) -> None:
+        """Commit only if no event that one of the queries matches stands beyond a position: what was decided on still holds.
+
+        The transaction ends with TagConflictError otherwise. Each query names at least one tag.
+        """
+        self._unit.require(Absence(queries, after))
 
     def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
         """Let a worker run a task when, and only when, this transaction commits; returns the id of what will run.
@@ -67,12 +150,6 @@ class Transaction:
     def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
         """Have something done in the unit when everything else was, right before the commit."""
         self._deferred = [*self._deferred, work]
-
-    async def conclude(self) -> None:
-        """Do what was deferred; whoever ends the unit well calls this before."""
-        deferred, self._deferred = self._deferred, ()
-        for work in deferred:
-            await work(self._unit)
 
     async def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""
@@ -89,6 +166,14 @@ class Transaction:
         """
         self._unit.put(key, data, expected=expected)
 
+    def when_finished(self, call: Callable[[asyncio.Future[object]], None]) -> None:
+        """For patterns: be told when the handler's unit is in line for a commit; the future is that commit."""
+        self.finished = call
+
+    def staged(self, stream: Stream) -> Sequence[Message]:
+        """What this transaction itself has for a stream so far."""
+        return [each for each in self._staged if each.key == stream.key and each.topic == stream.topic]
+
     def belongs_to(self, envelopes: Envelopes) -> bool:
         """Whether this transaction is of the app whose envelopes these are."""
         return self._envelopes is envelopes
@@ -97,20 +182,6 @@ class Transaction:
     def open(self) -> bool:
         """Whether the transaction still takes work."""
         return self._open
-
-    async def finish(self) -> Awaitable[object]:
-        """Conclude and end the unit well, or undo it; what is returned is durability."""
-        try:
-            await self.conclude()
-        except BaseException:
-            await self._unit.discard()
-            raise
-        return await self._unit.finish()
-
-    @property
-    def deferred(self) -> bool:
-        """Whether `conclude` has something to do."""
-        return bool(self._deferred)
 
     @property
     def unit(self) -> Unit:
@@ -152,6 +223,14 @@ class SyncTransaction:
     def send(self, call: Sendable, *, after: float | None = None, at: datetime | None = None) -> str:
         """Let a worker run a task when, and only when, this transaction commits; see `Transaction.send`."""
         return self._transaction.send(call, after=after, at=at)
+
+    def append(self, stream: Stream | str, *events: object, expected: int = ANY, ids: Sequence[str] = ()) -> Appended:
+        """Append events to a stream when, and only when, this transaction commits; see `Transaction.append`."""
+        return self._transaction.append(stream, *events, expected=expected, ids=ids)
+
+    def require(self, *queries: Query, after: int) -> None:
+        """Commit only if no event that one of the queries matches stands beyond a position."""
+        self._transaction.require(*queries, after=after)
 
     def get(self, key: str) -> Document | None:
         """The document under a key, as this transaction sees it."""

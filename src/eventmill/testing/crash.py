@@ -55,7 +55,29 @@ POINTS: Mapping[str, str] = {
     "checkpoint.begin": "the write lock is held for a checkpoint that has not begun",
     "checkpoint.end": "the checkpoint is done, the lock is still held",
 }
-"""Every point that eventmill itself passes. A program may pass points of its own, too."""
+"""Every point that eventmill itself passes, but for those of rebuilding. A program may pass points of its own, too."""
+
+REBUILDING: Mapping[str, str] = {
+    "projection.created": "a projection's first tables are made and shown, in a unit that is not finished",
+    "rebuild.enrolled": "the next generation's group is there, its tables are not",
+    "rebuild.created": "the next generation's tables are made, in a unit that is not finished",
+    "rebuild.caught_up": "the next generation has taken in what there is, the workers do not feed it yet",
+    "rebuild.fed": "the workers feed the next generation, readers do not see it",
+    "swap.staged": "the views are another generation's, in a unit that is not finished",
+    "swap.done": "readers see another generation, older ones are not dropped",
+    "drop.staged": "a generation's tables are dropped, in a unit that is not finished",
+    "drop.done": "a generation's tables are gone, its group is not forgotten",
+}
+"""Those that are passed where a projection is made, rebuilt, swapped or dropped."""
+
+CAPTURE_POINTS: Mapping[str, str] = {
+    "cdc.prepared": "the source keeps changes for a new capture, the store does not know its position",
+    "cdc.chunk.read": "rows of a snapshot were read, no mark is in the source's log for them",
+    "cdc.chunk.marked": "the mark is there, the rows are not told",
+    "cdc.commit.before": "captured changes are staged with the capture's progress",
+    "cdc.commit.after": "they are durable, the source was not told",
+}
+"""The points that only a program passes which captures changes."""
 
 
 @dataclass(frozen=True, slots=True)

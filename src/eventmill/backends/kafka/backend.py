@@ -80,6 +80,12 @@ class KafkaBackend(LogSubscriber):
             raise BackendUnavailableError(f"{self!r} is not open: use it in `async with`")
         return self._opened
 
+    async def remove(self) -> None:
+        """Delete all topics under the URL's prefix, for good: after a trial. Refused without a prefix."""
+        if not self._settings.prefix:
+            raise self._url.refusal("only topics under a prefix are removed together; give prefix=")
+        await self._open.cluster.remove()
+
     # Publisher
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[int]:

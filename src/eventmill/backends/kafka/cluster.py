@@ -154,6 +154,14 @@ class Cluster:
         for topic, partitions in missing.items():
             self._check(topic, partitions, present[topic])
 
+    async def remove(self) -> None:
+        """Delete all of our topics, with what is in them."""
+        names = [self._settings.name(topic) for topic in await self.topics(fresh=True)]
+        if names:
+            for name, future in self._admin.delete_topics(names, request_timeout=ANSWER).items():
+                await self._future(future, f"deleting topic {name}")
+        self._listed_at = -FRESH
+
     def _check(self, topic: str, partitions: int, stored: int) -> None:
         if partitions < 1:
             raise ConfigurationError(f"topic {topic!r}: {partitions} partitions; at least 1 is needed")

@@ -13,6 +13,7 @@ from eventmill.core.errors import DecodeError, EncodeError, MessageError
 from eventmill.core.limits import MAX_KEY_BYTES, check_text
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Types
+from eventmill.core.tags import joined
 from eventmill.core.timestamp import timestamp
 
 PREFIX = "ce_"
@@ -74,6 +75,10 @@ def to_record(message: Message) -> Record:
         texts.append(message.traceparent)
     if message.sequence is not None:
         headers.append(("ce_sequence", f"{message.sequence:020d}"))
+    if message.tags:
+        tags = joined(message.tags)
+        headers.append(("ce_tags", tags))
+        texts.append(tags)
     if message.extensions:
         known = {name for name, _ in headers}
         for name, text in message.extensions.items():

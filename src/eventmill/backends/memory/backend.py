@@ -19,9 +19,10 @@ from eventmill.core.document import Document
 from eventmill.core.errors import BackendUnavailableError, ConfigurationError
 from eventmill.core.feed import LogSubscriber
 from eventmill.core.job import Job
-from eventmill.core.message import Message, Partition
+from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Query, StoredEvent, Stream, stored
 
 
 class MemoryBackend(LogSubscriber):
@@ -122,6 +123,36 @@ class MemoryBackend(LogSubscriber):
     async def changed(self, seen: int, timeout: float) -> int:
         return await self._state.changes.beyond(seen, timeout, self._clock)
 
+    # Streams
+
+    async def read_stream(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int, backward: bool = False
+    ) -> Sequence[Recorded]:
+        return self._state.log.streams.read(stream, after, upto, limit, backward)
+
+    async def events(
+        self, stream: Stream, *, after: int = 0, upto: int | None = None, limit: int
+    ) -> Sequence[StoredEvent]:
+        return [stored(record) for record in await self.read_stream(stream, after=after, upto=upto, limit=limit)]
+
+    async def version(self, stream: Stream) -> int:
+        return self._state.log.streams.version(stream)
+
+    async def read_all(
+        self,
+        *,
+        after: int = 0,
+        limit: int,
+        max_bytes: int = 16 << 20,
+        types: Types | None = None,
+        topics: Collection[str] | None = None,
+        queries: Sequence[Query] | None = None,
+    ) -> tuple[Sequence[Recorded], int]:
+        return self._state.log.read_all(after, limit, max_bytes, types, topics, queries)
+
+    async def streams(self, topic: str, *, after: str = "", limit: int) -> Sequence[tuple[Stream, int]]:
+        return self._state.log.streams.of(topic, after, limit)
+
     # Units of work
 
     @asynccontextmanager
@@ -134,6 +165,12 @@ class MemoryBackend(LogSubscriber):
             await unit.discard()
             raise
         await durable
+
+    async def scrub(self) -> None:
+        """Nothing of what was deleted is left."""
+
+    async def document(self, key: str) -> Document | None:
+        return self._state.documents.seen(key, ())
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> MemoryUnit:
         return MemoryUnit(self._state, self._clock, claim, fence)
@@ -174,9 +211,6 @@ class MemoryBackend(LogSubscriber):
 
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         return self._state.groups.cursors(group)
-
-    async def document(self, key: str) -> Document | None:
-        return self._state.documents.seen(key, ())
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         async with self.transaction() as transaction:

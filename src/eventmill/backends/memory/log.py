@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import merge
 from operator import attrgetter
 
 import msgspec
 
+from eventmill.backends.memory.streams import MemoryStreams
 from eventmill.core.errors import ConfigurationError, EncodeError
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.partition import DEFAULT_PARTITIONS, partition_of
 from eventmill.core.reading import Page, Pending, Trimmed, Types
+from eventmill.core.stream import Query, Stream
 
 _POSITION = attrgetter("position")
 
@@ -25,7 +27,7 @@ class MemoryLog:
         self.ends: dict[Partition, int] = {}
         self.watermarks: dict[str, dict[Partition, int]] = {}
         self._records: dict[Partition, list[Recorded]] = {}
-        self._sequences: dict[tuple[str, str], int] = {}
+        self.streams = MemoryStreams()
         self._last = 0
         self.horizons: dict[str, int] = {}
         """Topics of which messages were removed, and the position of the last one."""
@@ -62,14 +64,15 @@ class MemoryLog:
         count = self.topics.setdefault(message.topic, DEFAULT_PARTITIONS)
         partition = Partition(message.topic, partition_of(message.key, message.id, count))
         if message.key is not None:
-            stream = (message.topic, message.key)
-            count_of_key = self._sequences.get(stream, 0) + 1
-            self._sequences[stream] = count_of_key
+            count_of_key = self.streams.version(Stream(message.topic, message.key)) + 1
             # A number that another log gave stays: the message is the same one, only further on its way.
             if message.sequence is None:
                 message = msgspec.structs.replace(message, sequence=count_of_key)
         self._last += 1
-        self._records.setdefault(partition, []).append(Recorded(self._last, partition, now, message))
+        record = Recorded(self._last, partition, now, message)
+        self._records.setdefault(partition, []).append(record)
+        if message.key is not None:
+            self.streams.add(Stream(message.topic, message.key), count_of_key, record)
         self.ends[partition] = self._last
         return self._last
 
@@ -88,6 +91,42 @@ class MemoryLog:
         else:
             looked = {partition: self._last for partition, position in after.items() if position < self._last}
         return Page(found, looked)
+
+    def read_all(
+        self,
+        after: int,
+        limit: int,
+        max_bytes: int,
+        types: Types | None,
+        topics: Collection[str] | None,
+        queries: Sequence[Query] | None,
+    ) -> tuple[list[Recorded], int]:
+        """In order of positions over all partitions, and how far it was looked through."""
+        found: list[Recorded] = []
+        size = 0
+        looked = after
+        for record in self._beyond(dict.fromkeys(self._records, after)):
+            message = record.message
+            if (
+                (types is None or types.accepts(message.type))
+                and (topics is None or message.topic in topics)
+                and (queries is None or any(query.matches(message) for query in queries))
+            ):
+                size += len(message.data)
+                if len(found) >= limit or (found and size > max_bytes):
+                    return found, looked
+                found.append(record)
+            looked = record.position
+        return found, max(after, self._last)
+
+    def latest(self, queries: Sequence[Query], after: int) -> int | None:
+        """The last position beyond `after` of an event that one of the queries matches."""
+        matching = [
+            record.position
+            for record in self._beyond(dict.fromkeys(self._records, after))
+            if any(query.matches(record.message) for query in queries)
+        ]
+        return matching[-1] if matching else None
 
     def report(self, group: str, after: Mapping[Partition, int]) -> None:
         """Watermarks only grow: a late report of an earlier place changes nothing. Saying nothing takes them back."""
@@ -132,6 +171,7 @@ class MemoryLog:
                 return Trimmed(removed, group, at)
             self._records[record.partition].pop(0)
             self.horizons[topic] = record.position
+            self.streams.trim(record)
             if not self._records[record.partition]:
                 del self.ends[record.partition]
             size -= len(record.message.data)

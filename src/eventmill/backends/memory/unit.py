@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from eventmill.backends.memory.documents import Put
 from eventmill.backends.memory.jobs import Settlement
 from eventmill.backends.memory.state import State
+from eventmill.core.admission import Admission, to_store
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock
 from eventmill.core.document import Document
@@ -16,10 +17,12 @@ from eventmill.core.errors import (
     DuplicateError,
     LeaseLostError,
     OutsideTransactionError,
+    TagConflictError,
 )
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import Absence, Append, Stream, closing
 from eventmill.core.tracker import Tracker
 
 
@@ -33,7 +36,8 @@ class MemoryUnit:
         self._clock = clock
         self._claim = claim
         self._fence = fence
-        self._appends: list[Message] = []
+        self._appends: list[Message | Append] = []
+        self._conditions: list[Absence] = []
         self._sends: list[Job] = []
         self._puts: list[Put] = []
         self._settlements: list[Settlement] = []
@@ -60,6 +64,14 @@ class MemoryUnit:
     def append(self, messages: Sequence[Message]) -> None:
         self._require_open()
         self._appends.extend(messages)
+
+    def append_to(self, append: Append) -> None:
+        self._require_open()
+        self._appends.append(append)
+
+    def require(self, condition: Absence) -> None:
+        self._require_open()
+        self._conditions.append(condition)
 
     def send(self, jobs: Sequence[Job]) -> None:
         self._require_open()
@@ -119,12 +131,12 @@ class MemoryUnit:
         await self._take_turn()
         # No `await` from here to the end: nobody sees half of it.
         try:
-            documents = self._check()
+            messages, documents = self._check()
             self._state.tables.keep()
         except BaseException:
             self._undo()
             raise
-        self._apply(documents)
+        self._apply(messages, documents)
         self._end()
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         durable.set_result(None)
@@ -134,14 +146,15 @@ class MemoryUnit:
         if not self._ended:
             self._undo()
 
-    def _check(self) -> Mapping[str, Document | None]:
-        """Everything that can refuse the unit; returns what becomes of the documents."""
+    def _check(self) -> tuple[Sequence[Message], Mapping[str, Document | None]]:
+        """Everything that can refuse the unit; returns what is to be appended, and what becomes of the documents."""
         if self._fence is not None and not self._fence.valid:
             raise LeaseLostError(
                 f"group {self._fence.group!r}: an earlier commit of {self._fence.member} failed; "
                 "start again from the stored cursors"
             )
-        self._state.log.check(self._appends)
+        log = self._state.log
+        log.check([message for entry in self._appends for message in _messages(entry)])
         if isinstance(self._claim, Job):
             self._state.jobs.require(self._claim, self._fence.member if self._fence else None)
         if self._fence is not None:
@@ -162,13 +175,33 @@ class MemoryUnit:
                 group, source, id_ = mark
                 raise DuplicateError(f"group {group!r} has handled message {id_} from {source} already")
             received.add(mark)
-        return self._state.documents.checked(self._puts)
+        for condition in self._conditions:
+            found = log.latest(condition.queries, condition.after)
+            if found is not None:
+                raise TagConflictError("an event with these tags", after=condition.after, found=found)
+        documents = self._state.documents.checked(self._puts)
+        Admission(log.streams.version, self._closed, log.streams.stored).admit(self._appends)
+        return to_store(self._appends), documents
 
-    def _apply(self, documents: Mapping[str, Document | None]) -> None:
+    def _closed(self, stream: Stream) -> str | None:
+        """How a stream was closed before this unit."""
+        document = self._state.documents.seen(closing(stream), ())
+        return document.data.decode() if document else None
+
+    def _apply(self, messages: Sequence[Message], documents: Mapping[str, Document | None]) -> None:
         state = self._state
         now = self._clock.now()
         milliseconds = int(now * 1000)
-        self.positions = state.log.append(self._appends, milliseconds)
+        self.positions = state.log.append(messages, milliseconds)
+        done = 0
+        for entry in self._appends:
+            count = len(_messages(entry))
+            if isinstance(entry, Append):
+                if entry.appended.repeated:
+                    continue
+                entry.appended.positions = tuple(self.positions[done : done + count])
+                state.log.streams.note(entry)
+            done += count
         # Ends come before new jobs: one that follows in the same lane then finds it free.
         for settlement in self._settlements:
             state.jobs.settle(settlement, milliseconds)
@@ -208,3 +241,7 @@ class MemoryUnit:
     def _require_open(self) -> None:
         if self._ended:
             raise OutsideTransactionError("this transaction has ended; open another one for further work")
+
+
+def _messages(entry: Message | Append) -> Sequence[Message]:
+    return entry.messages if isinstance(entry, Append) else (entry,)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
-from eventmill.backends.postgres.values import Value, blobs, int4s, int8s, number, texts
+from eventmill.backends.postgres.values import NULL, Value, blobs, bools, int4s, int8s, number, text, texts
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.backends.sql.prepared import prepare as encode
 from eventmill.core.errors import EncodeError
 from eventmill.core.message import Message
 from eventmill.core.partition import partition_of
+from eventmill.core.stream import Absence, Append, Stream, closing
 
 LONGEST_KEY = 2_000
 """Bytes of a topic and a key together: what fits into an index of PostgreSQL."""
@@ -34,9 +36,17 @@ Columns = tuple[
 """The parameters of `eventmill_append`, in their order."""
 
 
-def append_columns(messages: Sequence[PreparedMessage], partitions: Mapping[str, int], now: int) -> Columns:
-    """What `eventmill_append` is given. partitions: the count of each topic. now: milliseconds."""
-    counts: dict[tuple[str, str], int] = {}
+def append_columns(
+    messages: Sequence[PreparedMessage],
+    partitions: Mapping[str, int],
+    now: int,
+    unwritten: Sequence[Stream] = (),
+) -> Columns:
+    """What `eventmill_append` is given. partitions: the count of each topic. now: milliseconds.
+
+    unwritten: streams that are locked as well, though nothing may be written to them.
+    """
+    counts: dict[tuple[str, str], int] = dict.fromkeys(map(tuple, unwritten), 0)  # type: ignore[arg-type]
     ordinals = []
     for message, _ in messages:
         if message.key is None:
@@ -87,3 +97,62 @@ def append_values(messages: Sequence[PreparedMessage], partitions: Mapping[str, 
         blobs(data),
         number(moment),
     ]
+
+
+def append_to_columns(
+    messages: Sequence[PreparedMessage],
+    partitions: Mapping[str, int],
+    now: int,
+    appends: Sequence[tuple[Append, int]] = (),
+    conditions: Sequence[Absence] = (),
+) -> tuple[object, ...]:
+    """What `eventmill_append_to` is given. appends: each with the place of its first message, 0 the first."""
+    columns = append_columns(messages, partitions, now, [append.stream for append, _ in appends])
+    slots = {place: slot for slot, place in enumerate(zip(columns[0], columns[1], strict=True), 1)}
+    owners = [0] * len(messages)
+    for number_, (append, start) in enumerate(appends, 1):
+        owners[start : start + len(append.messages)] = [number_] * len(append.messages)
+    befores = []
+    before = dict.fromkeys(slots, 0)
+    at = 0
+    for append, start in appends:
+        while at < start:
+            message = messages[at][0]
+            if message.key is not None:
+                before[message.topic, message.key] += 1
+            at += 1
+        befores.append(before[append.stream])
+    tags = [(tag, place) for place, (message, _) in enumerate(messages, 1) for tag in message.tags]
+    return (
+        *columns,
+        owners,
+        [slots[append.stream] for append, _ in appends],
+        befores,
+        [append.expected for append, _ in appends],
+        [None if append.reopens else closing(append.stream) for append, _ in appends],
+        [append.repeatable and bool(append.messages) for append, _ in appends],
+        [tag for tag, _ in tags],
+        [place for _, place in tags],
+        sorted({min(query.tags) for condition in conditions for query in condition.queries}),
+        json.dumps([_asked(condition) for condition in conditions]) if conditions else None,
+    )
+
+
+def append_to_values(columns: tuple[object, ...]) -> list[Value]:
+    """The same as parameters of the statement `append_to`."""
+    kinds = (
+        texts, texts, int8s, texts, int4s, texts, texts, int4s, int4s, texts, texts, blobs, number,
+        int4s, int4s, int4s, int8s, texts, bools, texts, int4s, texts,
+    )  # fmt: skip
+    values = [kind(column) for kind, column in zip(kinds, columns, strict=False)]  # type: ignore[operator]
+    conditions = columns[-1]
+    return [*values, NULL if conditions is None else text(str(conditions))]
+
+
+def _asked(condition: Absence) -> dict[str, object]:
+    """A condition as the function takes it: of each query's tags, the one it is looked up by, and the others."""
+    queries = []
+    for query in condition.queries:
+        tag, *others = sorted(query.tags)
+        queries.append({"tag": tag, "others": others, "types": sorted(query.types)})
+    return {"after": condition.after, "queries": queries}

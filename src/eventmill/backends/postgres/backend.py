@@ -9,12 +9,13 @@ from eventmill.backends.postgres.examination import PostgresExamination
 from eventmill.backends.postgres.groups import PostgresGroups
 from eventmill.backends.postgres.jobs import PostgresJobs
 from eventmill.backends.postgres.log import PostgresLog
+from eventmill.backends.postgres.streams import PostgresStreams
 from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability
 from eventmill.core.clock import Clock
 
 
-class PostgresBackend(PostgresLog, PostgresGroups, PostgresJobs, PostgresExamination):
+class PostgresBackend(PostgresLog, PostgresStreams, PostgresGroups, PostgresJobs, PostgresExamination):
     """Every capability in one schema of a PostgreSQL database (15 or newer), shared by any number of processes."""
 
     offers = frozenset(Capability)

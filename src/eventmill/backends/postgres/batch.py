@@ -15,10 +15,13 @@ from psycopg import pq
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.pipeline import Pipeline, Settle, SkippedError
 from eventmill.backends.postgres.staged import Staged
+from eventmill.backends.postgres.values import Value
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.errors import UnitInterruptedError
 from eventmill.core.job import Job
+from eventmill.core.message import Message
+from eventmill.core.stream import Absence, Append
 from eventmill.core.tracker import Tracker
 
 
@@ -34,17 +37,60 @@ def refuse(durable: asyncio.Future[Any], error: Exception) -> None:
 
 
 class Published:
-    """Messages and jobs of one caller that wait for the next commit."""
+    """Messages and jobs of one caller that wait for the next commit.
 
-    __slots__ = ("durable", "jobs", "messages", "tries")
+    entries: the same messages, where there are appends among them that may be refused, or conditions.
+    """
+
+    __slots__ = ("conditions", "durable", "entries", "jobs", "messages", "start", "tries")
 
     def __init__(
-        self, messages: Sequence[PreparedMessage], jobs: Sequence[Job], durable: asyncio.Future[list[int]]
+        self,
+        messages: Sequence[PreparedMessage],
+        jobs: Sequence[Job],
+        durable: asyncio.Future[list[int]],
+        entries: Sequence[Message | Append] | None = None,
+        conditions: Sequence[Absence] = (),
     ) -> None:
         self.messages = messages
         self.jobs = jobs
         self.durable = durable
+        self.entries = entries
+        self.conditions = conditions
+        self.start = 0
         self.tries = 0
+
+    def join(self, staged: Staged[Hashable]) -> bool:
+        """Stage it with others; False where it must wait for their commit."""
+        appends = staged.appends
+        if self.entries is not None and appends and appends.clashes(self.entries, self.conditions):
+            return False
+        self.start = len(appends.messages)
+        if self.entries is None:
+            appends.messages += self.messages
+        else:
+            appends.add(self, self.entries, self.messages, self.conditions)
+        staged.jobs += self.jobs
+        return True
+
+    def found(self, stored: Stored) -> None:
+        """Tell the caller whose messages turned out to be stored, be it in a commit whose answer was lost."""
+        places = [stored.get((message.topic, message.key, message.id)) for message, _ in self.messages]
+        known = [place for place in places if place is not None]
+        if self.durable.done() or not known or len(known) < len(places):
+            return
+        start = 0
+        for entry in self.entries or ():
+            end = start + (len(entry.messages) if isinstance(entry, Append) else 1)
+            if isinstance(entry, Append) and end > start:
+                entry.appended.positions = tuple(position for position, _ in known[start:end])
+                entry.appended.version = known[end - 1][1] or 0
+            start = end
+        self.durable.set_result([position for position, _ in known])
+
+
+Stored = Mapping[tuple[str, str | None, str], tuple[int, int | None]]
+"""By topic, key and id of messages: their positions, and their numbers."""
 
 
 class Batch:
@@ -59,6 +105,7 @@ class Batch:
         "before",
         "begun",
         "blamed",
+        "closings",
         "documents",
         "failure",
         "fences",
@@ -87,11 +134,13 @@ class Batch:
         self.finished: dict[Hashable, asyncio.Future[None]] = {}
         self.failure: Exception | None = None
         self.blamed: dict[Hashable, Exception] = {}
+        self.closings: list[tuple[Settle, Sequence[Value]]] = []
+        """Documents that close streams: put last, so that they are no obstacle to what is appended with them."""
         self.staged: Staged[Hashable] = Staged()
         self.marks: dict[Tracker, tuple[Cursor, Fence, set[int]]] = {}
         self.fences: set[Fence] = set()
         self.published: list[Published] = []
-        self.positions: list[int] = []
+        self.positions: Sequence[int] = ()
         self.before = 0
         self.pid = 0
         self.xid: str | None = None
@@ -155,15 +204,13 @@ class Batch:
             for position in positions:
                 tracker.done(position)
             tracker.cursor()
+        self.staged.appends.committed()
         for durable in self.finished.values():
             if not durable.done():
                 durable.set_result(None)
-        start = 0
         for entry in self.published:
-            end = start + len(entry.messages)
             if not entry.durable.done():
-                entry.durable.set_result(self.positions[start:end])
-            start = end
+                entry.durable.set_result(list(self.positions[entry.start : entry.start + len(entry.messages)]))
 
     def undone(self, error: Exception | None) -> None:
         """Nothing of it is kept. error: for all of it; None: those who are not to blame begin again."""
@@ -175,12 +222,10 @@ class Batch:
         for entry in self.published:
             refuse(entry.durable, error)
 
-    def found(self, stored: Mapping[str, int]) -> None:
-        """Tell those whose messages turned out to be stored. stored: ids and positions."""
+    def found(self, stored: Stored) -> None:
+        """Tell those whose messages turned out to be stored."""
         for entry in self.published:
-            ids = [message.id for message, _ in entry.messages]
-            if not entry.durable.done() and ids and all(id_ in stored for id_ in ids):
-                entry.durable.set_result([stored[id_] for id_ in ids])
+            entry.found(stored)
 
     def distrust(self) -> None:
         """Nothing of these members may overtake what was just lost."""

@@ -16,10 +16,11 @@ from eventmill.backends.postgres.open_server import OpenServer
 from eventmill.backends.postgres.own import OwnUnit
 from eventmill.backends.postgres.reader import Again
 from eventmill.backends.postgres.unit import SharedUnit
-from eventmill.backends.postgres.values import Value
+from eventmill.backends.postgres.values import Value, text
 from eventmill.core.capabilities import Transaction, Unit
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock, SystemClock
+from eventmill.core.document import Document
 from eventmill.core.errors import BackendError
 from eventmill.core.job import Job
 
@@ -69,6 +70,14 @@ class Database:
     def _own_unit(self) -> OwnUnit:
         server = self.server
         return OwnUnit(self.address, server.pool, server.publishes, server.topics, server.outcomes)
+
+    async def scrub(self) -> None:
+        """Dead rows are the server's: VACUUM removes them, and only VACUUM FULL what they were made of."""
+
+    async def document(self, key: str) -> Document | None:
+        for version, data in await self.server.reader.fetch("document", [text(key)]):
+            return Document(key, version, data)
+        return None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

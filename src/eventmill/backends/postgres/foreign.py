@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from eventmill.backends.postgres.append import append_columns, prepare
+from eventmill.backends.postgres.append import append_columns, append_to_columns, prepare
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Message
 from eventmill.core.partition import DEFAULT_PARTITIONS
@@ -16,6 +16,10 @@ Question = tuple[str, Sequence[object]]
 _TYPES = (
     "text[]", "text[]", "bigint[]", "text[]", "integer[]", "text[]", "text[]", "integer[]", "integer[]", "text[]",
     "text[]", "bytea[]", "bigint",
+)  # fmt: skip
+
+_TYPES_OF_APPENDS = (
+    "integer[]", "integer[]", "integer[]", "bigint[]", "text[]", "boolean[]", "text[]", "integer[]", "text[]", "jsonb",
 )  # fmt: skip
 
 
@@ -45,10 +49,17 @@ def appending(messages: Sequence[Message], now: int, schema: str) -> Generator[Q
                     [topic, DEFAULT_PARTITIONS],
                 )
     places = ", ".join(f"{{}}::{kind}" for kind in _TYPES)
-    ((positions,),) = yield (
-        f"SELECT {name}.eventmill_append({places})",
-        append_columns(prepared, partitions, now),
-    )
+    if any(message.tags for message in messages):
+        places += ", " + ", ".join(f"{{}}::{kind}" for kind in _TYPES_OF_APPENDS)
+        ((positions,),) = yield (
+            f"SELECT positions FROM {name}.eventmill_append_to({places})",  # noqa: S608
+            append_to_columns(prepared, partitions, now),
+        )
+    else:
+        ((positions,),) = yield (
+            f"SELECT {name}.eventmill_append({places})",
+            append_columns(prepared, partitions, now),
+        )
     return [int(position) for position in positions]
 
 

@@ -13,7 +13,6 @@ from eventmill.backends.sql.groups import listed
 from eventmill.core.assignment import share
 from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
-from eventmill.core.document import Document
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 from eventmill.core.rows import Rows, SqlParameters
@@ -95,10 +94,6 @@ class PostgresGroups(Database):
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         rows = await self._fetch("cursors", text(group))
         return {Partition(topic, part): position for topic, part, position, *_ in rows}
-
-    async def document(self, key: str) -> Document | None:
-        rows = await self._fetch("document", text(key))
-        return Document(key, *rows[0]) if rows else None
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         async with self._own() as unit:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from time import monotonic
 
 from eventmill.backends.postgres.address import APPLICATION
-from eventmill.backends.postgres.batch import Batch
+from eventmill.backends.postgres.batch import Batch, Stored
 from eventmill.backends.postgres.reader import Reader
 from eventmill.backends.postgres.values import number, text, texts
 from eventmill.core.errors import BackendUnavailableError
@@ -39,8 +38,8 @@ class Outcomes:
             f"{self._address}: whether transaction {xid} was committed is not known"
         ) from error
 
-    async def stored(self, batch: Batch) -> Mapping[str, int]:
-        """The positions of those of a batch's messages that are stored, once its transaction cannot go on any more."""
+    async def stored(self, batch: Batch) -> Stored:
+        """Where those stand of a batch's messages that are stored, once its transaction cannot go on any more."""
         if batch.xid is not None:
             if not await self.committed(batch.xid, batch.pid, BackendUnavailableError("lost")):
                 return {}
@@ -48,7 +47,7 @@ class Outcomes:
             await self._gone(batch.pid)
         ids = [message.id for entry in batch.published for message, _ in entry.messages]
         rows = await self._reader.fetch("stored", [number(batch.before), texts(ids)])
-        return dict(sorted(rows, key=lambda row: row[1]))
+        return {(topic, key, id_): (position, sequence) for topic, key, id_, position, sequence in rows}
 
     async def _end(self, pid: int) -> None:
         """End what may still be going on at the server's end of the broken connection."""

@@ -20,7 +20,7 @@ from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.staged import Staged
 from eventmill.backends.postgres.topics import Topics
-from eventmill.backends.postgres.unit import Staging, conflict
+from eventmill.backends.postgres.unit import Staging
 from eventmill.backends.postgres.values import Value, blob, number, text, texts
 from eventmill.backends.postgres.writer import Writer
 from eventmill.core.crash import point
@@ -28,6 +28,7 @@ from eventmill.core.document import Document
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.message import Partition
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import CLOSED, all_of
 
 _Reply = asyncio.Future[pq.abc.PGresult]
 
@@ -140,41 +141,55 @@ class OwnUnit(Staging):
             raise
 
     async def _finish(self) -> Awaitable[object]:
-        messages = prepare(self._messages) if self._messages else []
+        entries = self._entries or ()
+        messages = prepare(all_of(entries)) if entries else []
         if messages and not self._topics.known(messages):
             await self._topics.learn(messages)
         if self._pipeline is None and not (
             self._documents or self._inbox or self._settlements or self._marks or self._held or self._let_go
         ):
             self._ended = True
-            return self._writer.stage(messages, self._jobs or ())
+            checked = entries if self._to_check else None
+            return self._writer.stage(messages, self._jobs or (), checked, self._conditions or ())
         pipeline = await self.enter()
         staged: Staged[object] = Staged()
         self._fill(staged, int(self._topics.clock.now() * 1000))
-        staged.messages += messages
+        if self._to_check:
+            staged.appends.add(self, entries, messages, self._conditions or ())
+        else:
+            staged.appends.messages += messages
         staged.jobs += self._jobs or ()
-        for key, data, expected in self._documents or ():
-            try:
-                await self.fetch("put", text(key), blob(data), number(expected))
-            except psycopg.Error as error:
-                raise conflict(key, expected, error) from error
+        documents = self._documents or ()
+        await self._put([each for each in documents if not each[0].startswith(CLOSED)])
         for name, values in staged.calls(self._topics.counts, int(self._topics.clock.now() * 1000)):
             try:
-                await self.fetch(name, *values)
+                rows = await self.fetch(name, *values)
             except psycopg.Error as error:
                 if getattr(error, "sqlstate", None) in faults.REFUSED:
                     places = json.loads(error.diag.message_detail or "[]")
                     for told in staged.blame(name, places).values():
                         raise told from error
                 raise
+            if name in ("append", "append_to"):
+                staged.appends.answered(name, rows[0])
+        # Those that close streams come last: they are no obstacle to what is appended with them.
+        await self._put([each for each in documents if each[0].startswith(CLOSED)])
         await self._commit(pipeline, writes=bool(not staged.empty or self._documents))
         self._writer.committed(bool(messages))
+        staged.appends.committed()
         self._ended = True
         self._pipeline = None
         self._pool.give_back(pipeline, clean=True)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    async def _put(self, documents: Sequence[tuple[str, bytes | None, int | None]]) -> None:
+        for key, data, expected in documents:
+            try:
+                await self.fetch("put", text(key), blob(data), number(expected))
+            except psycopg.Error as error:
+                raise faults.conflict(key, expected, error) from error
 
     async def _commit(self, pipeline: Pipeline, *, writes: bool) -> None:
         """Whether it was done is known even where the answer is lost: by the transaction's number."""

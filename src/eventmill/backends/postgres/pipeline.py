@@ -355,3 +355,10 @@ def _no_one() -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def forgotten() -> asyncio.Future[pq.abc.PGresult]:
+    """A reply that nobody waits for."""
+    future: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future

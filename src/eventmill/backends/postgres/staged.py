@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from eventmill.backends.postgres.append import append_values
+from eventmill.backends.postgres.appends import Appends, Call
 from eventmill.backends.postgres.values import Value, blobs, bools, int4s, int8s, number, texts
-from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.backends.sql.rows import errors, job_row
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.errors import DuplicateError, LeaseLostError
@@ -16,13 +15,6 @@ from eventmill.core.job import Job
 from eventmill.core.message import Message
 
 Owner = TypeVar("Owner")
-
-
-class Call(NamedTuple):
-    """One statement by its name, and what it is given."""
-
-    name: str
-    values: Sequence[Value]
 
 
 class Settlement(NamedTuple):
@@ -48,10 +40,10 @@ class Staged(Generic[Owner]):
     A refusal of the server names the place of what it refuses in its list; `blame` says whose it is.
     """
 
-    __slots__ = ("_claims", "_cursors", "_held", "_inbox", "_let_go", "_settlements", "jobs", "messages")
+    __slots__ = ("_claims", "_cursors", "_held", "_inbox", "_let_go", "_settlements", "appends", "jobs")
 
     def __init__(self) -> None:
-        self.messages: list[PreparedMessage] = []
+        self.appends: Appends[Owner] = Appends()
         self.jobs: list[Job] = []
         self._cursors: dict[tuple[str, str, int], tuple[Cursor, Fence, tuple[int, list[int]] | None]] = {}
         self._claims: dict[tuple[str, str, int], list[tuple[Owner, Cursor]]] = {}
@@ -62,15 +54,8 @@ class Staged(Generic[Owner]):
 
     @property
     def empty(self) -> bool:
-        return not (
-            self.messages
-            or self.jobs
-            or self._cursors
-            or self._settlements
-            or self._inbox
-            or self._held
-            or self._let_go
-        )
+        lists = (self.appends, self.jobs, self._cursors, self._settlements, self._inbox, self._held, self._let_go)
+        return not any(lists)
 
     def hold(self, owner: Owner, cursor: Cursor, fence: Fence) -> None:
         """The transaction may commit only while this claim is held."""
@@ -168,11 +153,12 @@ class Staged(Generic[Owner]):
             )
         if self.jobs:
             yield Call("send", list(_job_values(self.jobs)))
-        if self.messages:
-            yield Call("append", append_values(self.messages, partitions, now))
+        yield from self.appends.calls(partitions, now)
 
-    def blame(self, name: str, places: Sequence[int]) -> dict[Owner, Exception]:
-        """Whom a refusal of a statement is about, and what to tell them."""
+    def blame(self, name: str, places: Any) -> dict[Owner, Exception]:
+        """Whom a refusal of a statement is about, and what to tell them. places: what the server says of it."""
+        if name == "append_to":
+            return self.appends.blame(places)
         found: dict[Owner, Exception] = {}
         if name == "advance":
             known = sorted(self._cursors)

@@ -23,6 +23,10 @@ WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHER
 -- name: append
 SELECT {schema}.eventmill_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 
+-- name: append_to
+SELECT positions, sequences, lasts, repeats FROM {schema}.eventmill_append_to(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+
 -- name: advance
 SELECT {schema}.eventmill_advance($1, $2, $3, $4, $5, $6, $7)
 
@@ -75,7 +79,7 @@ WHERE pid = $1 AND pid <> pg_backend_pid() AND application_name = $2
 
 -- name: stored
 -- Which of some messages, appended after a position, are there, and where.
-SELECT id, position FROM {schema}.eventmill_log WHERE position > $1 AND id = ANY ($2)
+SELECT topic, key, id, position, sequence FROM {schema}.eventmill_log WHERE position > $1 AND id = ANY ($2)
 
 -- name: ping
 SELECT 1
@@ -338,9 +342,51 @@ WITH gone AS (
     DELETE FROM {schema}.eventmill_log WHERE position IN (
         SELECT position FROM {schema}.eventmill_log
         WHERE topic = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4
-    ) RETURNING position
+    ) RETURNING position, attributes
+), untagged AS (
+    DELETE FROM {schema}.eventmill_tags WHERE ctid = ANY (ARRAY(
+        SELECT t.ctid FROM gone AS g
+        CROSS JOIN LATERAL json_array_elements_text(g.attributes::json -> 'tags') AS n (tag)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM {schema}.eventmill_tags WHERE tag = n.tag AND position = g.position OFFSET 0
+        ) AS t
+        WHERE g.attributes LIKE '%"tags":%'
+    ))
 )
 SELECT count(*), coalesce(max(position), 0) FROM gone
+
+-- name: stream
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM {schema}.eventmill_log
+WHERE topic = $1 AND key = $2 AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5
+
+-- name: events
+-- Only what a fold needs. The schema version is mostly 1, and then not written: JSON is parsed where it may be.
+SELECT sequence, type,
+    CASE WHEN position('"version":' IN attributes) > 0
+        THEN coalesce((attributes::json ->> 'version')::integer, 1) ELSE 1 END,
+    data, id
+FROM {schema}.eventmill_log WHERE topic = $1 AND key = $2 AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5
+
+-- name: stream_backward
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM {schema}.eventmill_log
+WHERE topic = $1 AND key = $2 AND sequence > $3 AND sequence <= $4 ORDER BY sequence DESC LIMIT $5
+
+-- name: version
+SELECT sequence FROM {schema}.eventmill_sequences WHERE topic = $1 AND key = $2
+
+-- name: streams
+SELECT key, sequence FROM {schema}.eventmill_sequences
+WHERE topic = $1 AND key > $2 AND sequence > 0 ORDER BY key LIMIT $3
+
+-- name: read_all
+-- The condition is on topics, types and tags.
+SELECT l.position, l.topic, l.partition, l.type, l.key, l.sequence, l.id, l.recorded_at, l.attributes, l.data
+FROM {schema}.eventmill_log AS l WHERE l.position > $1 AND l.position <= $2 AND {condition} ORDER BY l.position LIMIT $3
+
+-- name: read_tagged
+-- The first few of each query, by the tags' own order, then the first few of those.
+SELECT l.position, l.topic, l.partition, l.type, l.key, l.sequence, l.id, l.recorded_at, l.attributes, l.data
+FROM {schema}.eventmill_log AS l WHERE l.position IN ({condition}) ORDER BY l.position LIMIT $3
 
 -- name: prune_inbox
 DELETE FROM {schema}.eventmill_inbox WHERE ctid = ANY (ARRAY(

@@ -10,7 +10,8 @@ from psycopg import pq
 
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.batch import Batch
-from eventmill.backends.postgres.pipeline import Settle
+from eventmill.backends.postgres.faults import conflict
+from eventmill.backends.postgres.pipeline import Settle, forgotten
 from eventmill.backends.postgres.placeholders import in_order, translate
 from eventmill.backends.postgres.staged import Held, Settlement, Staged
 from eventmill.backends.postgres.topics import Topics
@@ -19,10 +20,11 @@ from eventmill.backends.postgres.writer import Writer
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
-from eventmill.core.errors import ConfigurationError, ConflictError, LeaseLostError, UnitInterruptedError
+from eventmill.core.errors import ConfigurationError, LeaseLostError, UnitInterruptedError
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import CLOSED, Absence, Append, all_of
 from eventmill.core.tracker import Tracker
 
 
@@ -30,24 +32,17 @@ class Staging:
     """What a unit stages in memory until it ends. Made once a message: most of it only when it is needed."""
 
     __slots__ = (
-        "_claim",
-        "_documents",
-        "_ended",
-        "_fence",
-        "_held",
-        "_inbox",
-        "_jobs",
-        "_let_go",
-        "_marks",
-        "_messages",
-        "_settlements",
-    )
+        "_claim", "_conditions", "_documents", "_ended", "_entries", "_fence", "_held", "_inbox", "_jobs", "_let_go", "_marks",
+        "_settlements", "_to_check",
+    )  # fmt: skip
 
     def __init__(self, claim: Cursor | Job | None, fence: Fence | None) -> None:
         self._claim = claim
         self._fence = fence
         self._ended = False
-        self._messages: list[Message] | None = None
+        self._entries: list[Message | Append] | None = None
+        self._conditions: list[Absence] | None = None
+        self._to_check = False  # whether there are appends or conditions
         self._jobs: list[Job] | None = None
         self._documents: list[tuple[str, bytes | None, int | None]] | None = None
         self._settlements: list[tuple[Job, int | None, bool]] | None = None
@@ -64,7 +59,8 @@ class Staging:
     def untouched(self) -> bool:
         return not (
             self._touched
-            or self._messages
+            or self._entries
+            or self._conditions
             or self._jobs
             or self._documents
             or self._settlements
@@ -79,7 +75,17 @@ class Staging:
 
     def append(self, messages: Sequence[Message]) -> None:
         self._refuse_if_ended()
-        self._messages = [*(self._messages or ()), *messages]
+        self._entries = [*(self._entries or ()), *messages]
+
+    def append_to(self, append: Append) -> None:
+        self._refuse_if_ended()
+        self._entries = [*(self._entries or ()), append]
+        self._to_check = True
+
+    def require(self, condition: Absence) -> None:
+        self._refuse_if_ended()
+        self._conditions = [*(self._conditions or ()), condition]
+        self._to_check = True
 
     def send(self, jobs: Sequence[Job]) -> None:
         self._refuse_if_ended()
@@ -277,7 +283,7 @@ class SharedUnit(Staging):
         await self._own(batch, key)
         self._refuse_if_failed(batch)
         reply: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-        self._writer.call(batch, self._reply(batch, _forgotten()), "lock_document", [text(key)])
+        self._writer.call(batch, self._reply(batch, forgotten()), "lock_document", [text(key)])
         self._writer.call(batch, self._reply(batch, reply), "document", [text(key)])
         result = await reply
         assert self._writer.pipeline is not None
@@ -328,7 +334,7 @@ class SharedUnit(Staging):
 
     async def finish(self) -> Awaitable[object]:
         self._refuse_if_ended()
-        messages = prepare(self._messages) if self._messages else None
+        messages = prepare(all_of(self._entries)) if self._entries else None
         if messages and not self._topics.known(messages):
             await self._topics.learn(messages)
         while True:
@@ -346,6 +352,8 @@ class SharedUnit(Staging):
             await self._own(batch, key)
         self._refuse_if_failed(batch)
         try:
+            if self._to_check and batch.staged.appends.clashes(self._entries or (), self._conditions or ()):
+                raise UnitInterruptedError("another unit of this commit appends what this one asks about")
             self._fill(batch.staged, int(self._topics.clock.now() * 1000))
         except UnitInterruptedError:
             # Half of it may be staged.
@@ -354,9 +362,16 @@ class SharedUnit(Staging):
             self._writer.leave(batch, self, undo=True)
             raise
         for key, data, expected in self._documents or ():
-            self._writer.call(batch, self._put(batch, key, expected), "put", [text(key), blob(data), number(expected)])
-        if messages:
-            batch.staged.messages += messages
+            values = [text(key), blob(data), number(expected)]
+            if key.startswith(CLOSED):
+                batch.staged.appends.closed.add(key)
+                batch.closings.append((self._put(batch, key, expected), values))
+            else:
+                self._writer.call(batch, self._put(batch, key, expected), "put", values)
+        if self._to_check:
+            batch.staged.appends.add(self, self._entries or (), messages or (), self._conditions or ())
+        elif messages:
+            batch.staged.appends.messages += messages
         if self._jobs:
             batch.staged.jobs += self._jobs
         if self._marks and self._fence is not None:
@@ -383,18 +398,3 @@ class SharedUnit(Staging):
         if batch is not None:
             self._disown(batch)
             self._writer.leave(batch, self, undo=self._executed)
-
-
-def conflict(key: str, expected: int | None, error: Exception) -> Exception:
-    """ConflictError for the refusal of a document; another error as it is."""
-    if getattr(error, "sqlstate", None) != "EM003":
-        return error
-    actual = int(error.diag.message_detail or 0)  # type: ignore[attr-defined]
-    return ConflictError(f"document {key!r}", expected=expected, actual=actual or None)
-
-
-def _forgotten() -> asyncio.Future[pq.abc.PGresult]:
-    """A reply that nobody waits for."""
-    future: asyncio.Future[pq.abc.PGresult] = asyncio.get_running_loop().create_future()
-    future.cancel()
-    return future

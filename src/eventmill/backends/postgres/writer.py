@@ -20,9 +20,10 @@ from psycopg import pq
 
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
-from eventmill.backends.postgres.batch import Batch, Published, interrupted, refuse
+from eventmill.backends.postgres.batch import Batch, Published, Stored, interrupted
 from eventmill.backends.postgres.line import Line
 from eventmill.backends.postgres.pipeline import Pipeline, Settle, SkippedError, nothing
+from eventmill.backends.postgres.queue import Queue
 from eventmill.backends.postgres.session import Lock, begin
 from eventmill.backends.postgres.sharing import Sharing
 from eventmill.backends.postgres.sql import statements
@@ -33,14 +34,13 @@ from eventmill.core.clock import Clock
 from eventmill.core.crash import point
 from eventmill.core.errors import UnitInterruptedError
 from eventmill.core.job import Job
+from eventmill.core.message import Message
+from eventmill.core.stream import Absence, Append
 
 log = logging.getLogger("eventmill")
 
 HOLD = 0.01
 """Seconds after which an open transaction takes no further unit: its locks are in others' way."""
-
-TRIES = 5
-"""Times that a caller's messages are tried again after failures that were nobody's fault."""
 
 
 class Writer(Line):
@@ -57,7 +57,7 @@ class Writer(Line):
         partitions: Mapping[str, int],
         *,
         committed: Callable[[bool], None],
-        resolve: Callable[[Batch], Awaitable[Mapping[str, int]]],
+        resolve: Callable[[Batch], Awaitable[Stored]],
     ) -> None:
         super().__init__(address)
         self.commits = 0
@@ -70,7 +70,7 @@ class Writer(Line):
         self._batch: Batch | None = None
         self._committing: Batch | None = None
         self._joiners: deque[asyncio.Future[None]] = deque()
-        self._published: list[Published] = []
+        self._queue = Queue()
         self._kicked = False
         self._sharing = Sharing()
         self._position = 0
@@ -80,7 +80,7 @@ class Writer(Line):
         error = faults.ConnectionLost(f"{self.address}: the connection to the server was lost")
         if self._batch is not None:
             self._fail(self._batch, error, environmental=True)
-        if not self._closed and (self._published or self._joiners):
+        if not self._closed and (self._queue or self._joiners):
             self._connect()
 
     def _arrived(self) -> None:
@@ -92,9 +92,7 @@ class Writer(Line):
         for joiner in joiners:
             if not joiner.done():
                 joiner.set_exception(error)
-        published, self._published = self._published, []
-        for entry in published:
-            refuse(entry.durable, error)
+        self._queue.refuse(error)
 
     # Taking part
 
@@ -157,14 +155,23 @@ class Writer(Line):
         self._kick()
         return durable
 
-    def stage(self, messages: Sequence[PreparedMessage], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
-        """Messages and jobs for the next commit; the positions come when they are durable."""
+    def stage(
+        self,
+        messages: Sequence[PreparedMessage],
+        jobs: Sequence[Job] = (),
+        entries: Sequence[Message | Append] | None = None,
+        conditions: Sequence[Absence] = (),
+    ) -> asyncio.Future[list[int]]:
+        """Messages and jobs for the next commit; the positions come when they are durable.
+
+        entries: the same messages, where there are appends among them that may be refused, or conditions.
+        """
         self._refuse_if_unusable()
         durable: asyncio.Future[list[int]] = self._loop.create_future()
-        if not messages and not jobs:
+        if not messages and not jobs and entries is None:
             durable.set_result([])
             return durable
-        self._published.append(Published(messages, jobs, durable))
+        self._queue.put(Published(messages, jobs, durable, entries, conditions))
         self._kick()
         return durable
 
@@ -259,7 +266,7 @@ class Writer(Line):
             # All who had joined have left: it must not stand in the way of those who wait.
             batch = self._batch = None
             self._wake_joiners()
-        if batch is None and not self._published:
+        if batch is None and not self._queue:
             return
         if self.pipeline is None:
             self._connect()
@@ -269,19 +276,17 @@ class Writer(Line):
     def _commit(self, pipeline: Pipeline, batch: Batch) -> None:
         self._batch, self._committing = None, batch
         batch.sealed = True
-        batch.published, self._published = self._published, []
         staged = batch.staged
         for tracker, (cursor, fence, positions) in batch.marks.items():
             staged.move(cursor, fence, tracker.preview(positions))
-        own = len(staged.messages)
-        for entry in batch.published:
-            staged.messages += entry.messages
-            staged.jobs += entry.jobs
+        self._queue.take(batch)
         batch.before, batch.pid = self._position, pipeline.backend_pid
         try:
             self._ground(batch)
             for name, values in staged.calls(self._partitions, int(self._clock.now() * 1000)):
-                pipeline.call(self.sql[name], self._bulk(batch, name, own), values)
+                pipeline.call(self.sql[name], self._bulk(batch, name), values)
+            for settle, values in batch.closings:
+                pipeline.call(self.sql["put"], settle, values)
             if batch.published:
                 pipeline.call(self.sql["xid"], batch.noting_xid(pipeline))
             # A failure before this sync makes a ROLLBACK of the COMMIT behind it: the transaction ends in any case.
@@ -299,17 +304,16 @@ class Writer(Line):
             return
         self._wake_joiners()
 
-    def _bulk(self, batch: Batch, name: str, own: int) -> Settle:
+    def _bulk(self, batch: Batch, name: str) -> Settle:
         def settle(result: pq.abc.PGresult | None, error: Exception | None) -> None:
             if error is not None:
                 if batch.refused(name, error, str(self.address)):
                     self._sharing.one_at_a_time(batch.joined)
-            elif name == "append":
+            elif name in ("append", "append_to"):
                 assert result is not None
                 assert self.pipeline is not None
-                positions = self.pipeline.rows(result)[0][0]
-                batch.positions = positions[own:]
-                self._position = positions[-1]
+                batch.positions = batch.staged.appends.answered(name, self.pipeline.rows(result)[0])
+                self._position = max(self._position, *batch.positions[-1:])
 
         return settle
 
@@ -321,7 +325,7 @@ class Writer(Line):
         if error is None and result is not None and result.command_status == b"COMMIT" and batch.failure is None:
             batch.succeeded()
             self._sharing.succeeded(batch.joined)
-            self.committed(bool(batch.staged.messages))
+            self.committed(bool(batch.staged.appends.messages))
         elif isinstance(error, faults.ConnectionLost):
             self._unknown(batch, error)
         else:
@@ -348,14 +352,7 @@ class Writer(Line):
             batch.distrust()
         self._sharing.failed(batch.joined)
         batch.undone(told)
-        for entry in batch.published:
-            entry.tries += 1
-            if environmental or entry.tries > TRIES:
-                refuse(entry.durable, told or error or interrupted())
-        self._again(batch.published)
-
-    def _again(self, published: Sequence[Published]) -> None:
-        self._published[:0] = [entry for entry in published if not entry.durable.done()]
+        self._queue.undone(batch, told or error or interrupted(), environmental=environmental)
         self._kick()
 
     def _unknown(self, batch: Batch, error: Exception) -> None:
@@ -372,14 +369,15 @@ class Writer(Line):
             batch.give_up(error)
             return
         batch.found(stored)
-        self._again(batch.published)
+        self._queue.again(batch.published)
+        self._kick()
 
     # Closing
 
     async def close(self) -> None:
         """Commit what is staged, then close. Later calls are refused."""
         while (
-            self._published
+            self._queue
             or self._committing is not None
             or (self._batch is not None and not self._batch.active and self._batch.finished)
         ):

@@ -69,6 +69,15 @@ class RabbitBackend:
         await self._outgoing.close()
         await self._link.close()
 
+    async def remove(self) -> None:
+        """Delete the exchanges under the URL's prefix, for good: after a trial. Groups are dismissed before, one by one.
+
+        The backend can only be closed after that.
+        """
+        await self._topology.remove()
+        await self._link.close()
+        await self._register.remove()
+
     # Publisher
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[int]:

@@ -52,7 +52,7 @@ class Call:
     def names(self) -> dict[tuple[object, object], Message]:
         """Those that were not returned, by id and source; made when the first one is."""
         if self._names is None:
-            self._names = {(each.message.id, each.message.source): each.message for each in self.parcels}
+            self._names = {each.message.identity: each.message for each in self.parcels}
         return self._names
 
     def fail(self, error: BaseException) -> None:
@@ -65,15 +65,15 @@ class Call:
         self.refused += not taken
         if self.left:
             return
-        if self.returned:
-            self.fail(_unroutable(self.returned, len(self.parcels)))
-        elif self.refused:
+        if self.refused:
             self.fail(
                 BackendUnavailableError(
                     f"RabbitMQ did not take {self.refused} of {len(self.parcels)} messages: a queue has no majority "
                     "of its replicas, or is full; nothing is lost, publish them again"
                 )
             )
+        elif self.returned:
+            self.fail(_unroutable(self.returned, len(self.parcels)))
         elif not self.future.done():
             self.future.set_result(None)
 
@@ -83,7 +83,8 @@ def _unroutable(returned: Sequence[Message], of: int) -> UnroutableError:
     return UnroutableError(
         f"{len(returned)} of {of} messages refused: no queue takes type {first.type!r} of topic {first.topic!r} "
         f"(the first is {first.id}): start a consumer of it, so that its queues exist, or let such messages "
-        "be dropped with ?unroutable=drop"
+        "be dropped with ?unroutable=drop",
+        frozenset(message.identity for message in returned),
     )
 
 

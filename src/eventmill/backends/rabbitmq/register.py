@@ -127,3 +127,8 @@ class Register:
                 raise BackendUnavailableError(
                     f"topic {entry.topic!r} was not declared within {PATIENCE:g} s: the broker does not answer"
                 ) from None
+
+    async def remove(self) -> None:
+        """Delete it. Nobody may be following it any more: it would be made again."""
+        async with self._outgoing.channel(PATIENCE) as channel:
+            await channel.call(commands.Queue.Delete(0, self._queue))

@@ -178,3 +178,9 @@ class Topology:
         self.forget(group)
         parts = [Partition(topic, number) for topic, many in self._register.topics.items() for number in range(many)]
         await self._ask([commands.Queue.Delete(0, self._names.queue(group, partition)) for partition in parts])
+
+    async def remove(self) -> None:
+        """Delete the exchanges of all topics."""
+        await self._ask([commands.Exchange.Delete(0, self._names.exchange(topic)) for topic in self._register.topics])
+        self._exchanges.clear()
+        self._admitted.clear()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eventmill.backends.sql.rows import recorded
-from eventmill.core.message import Partition
+from eventmill.core.message import Partition, Recorded
 from eventmill.core.reading import Page
 
 SCAN = 50_000
@@ -46,3 +46,18 @@ def page(span: Span, rows: Iterable[Sequence[Any]], *, limit: int, max_bytes: in
             break
     cut = messages and (len(messages) == limit or size >= max_bytes)
     return Page(messages, dict.fromkeys(span.partitions, messages[-1].position if cut else span.end))
+
+
+def bounded(
+    rows: Iterable[Sequence[Any]], after: int, end: int, *, limit: int, max_bytes: int
+) -> tuple[list[Recorded], int]:
+    """The messages of rows between two positions, and how far they reach: to the last where a bound ends them early."""
+    messages: list[Recorded] = []
+    size = 0
+    for row in rows:
+        messages.append(recorded(row))
+        size += len(row[DATA])
+        if size >= max_bytes:
+            break
+    cut = messages and (len(messages) == limit or size >= max_bytes)
+    return messages, messages[-1].position if cut else end

@@ -30,7 +30,11 @@ class Attributes(msgspec.Struct, omit_defaults=True, gc=False):
     contenttype: str = JSON
     extensions: dict[str, str] | None = None
     sequence: int | None = None
+    tags: tuple[str, ...] = ()
 
+
+SEQUENCE = 5
+"""The column of a log row that holds this log's own count."""
 
 _tuple = tuple.__new__
 _encode = msgspec.json.Encoder().encode
@@ -53,8 +57,21 @@ def attributes(message: Message) -> bytes:
             message.contenttype,
             message.extensions,
             message.sequence,
+            message.tags,
         )
     )
+
+
+def numbered(rows: Iterable[Sequence[Any]]) -> list[Recorded]:
+    """Rows of one stream as its events: an event's number is its version here, also where another log had given one."""
+    found = []
+    for row in rows:
+        record = recorded(row)
+        if record.message.sequence != row[SEQUENCE]:
+            message = msgspec.structs.replace(record.message, sequence=row[SEQUENCE])
+            record = msgspec.structs.replace(record, message=message)
+        found.append(record)
+    return found
 
 
 def recorded(row: Sequence[Any]) -> Recorded:
@@ -77,6 +94,7 @@ def recorded(row: Sequence[Any]) -> Recorded:
         traceparent=rest.traceparent,
         contenttype=rest.contenttype,
         extensions=rest.extensions,
+        tags=rest.tags,
     )
     # A named tuple's own constructor is a Python function, and this is done for every message read.
     return Recorded(position, _tuple(Partition, (topic, partition)), recorded_at, message)

@@ -9,12 +9,13 @@ from eventmill.backends.sqlite.connection import PROFILES
 from eventmill.backends.sqlite.groups import SqliteGroups
 from eventmill.backends.sqlite.jobs import SqliteJobs
 from eventmill.backends.sqlite.log import SqliteLog
+from eventmill.backends.sqlite.streams import SqliteStreams
 from eventmill.backends.url import Url
 from eventmill.core.capabilities import Capability
 from eventmill.core.clock import Clock
 
 
-class SqliteBackend(SqliteLog, SqliteGroups, SqliteJobs):
+class SqliteBackend(SqliteLog, SqliteStreams, SqliteGroups, SqliteJobs):
     """Every capability on one SQLite file, shared by any number of processes of one machine."""
 
     offers = frozenset(Capability)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from eventmill.backends.sqlite.connection import connect
+from eventmill.backends.sqlite.connection import connect, translate
 from eventmill.core.crash import point
 
 CHANGES = 8_000
@@ -42,3 +42,19 @@ class Checkpoints:
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+
+
+def truncate(path: str, synchronous: str) -> bool:
+    """Checkpoint everything, and cut the WAL off; returns False where somebody is in the way. It blocks for seconds.
+
+    In this mode SQLite takes the write lock itself, and waits for it, so the race above cannot happen either.
+    """
+    connection = connect(path, synchronous=synchronous)
+    try:
+        connection.execute("PRAGMA busy_timeout = 10000")
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    finally:
+        connection.close()

@@ -32,6 +32,8 @@ def connect(path: str, *, synchronous: str = "full", readonly: bool = False) -> 
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA synchronous = {PROFILES[synchronous]}")
         connection.execute("PRAGMA journal_size_limit = 67108864")
+        # What is deleted is overwritten: a key that was destroyed must not be found in a free page.
+        connection.execute("PRAGMA secure_delete = 1")
         connection.execute("PRAGMA cache_size = -32768")
         connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:

@@ -11,14 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from eventmill.backends.sqlite.connection import connect, translate
+from eventmill.backends.sqlite.checkpoint import truncate
+from eventmill.backends.sqlite.connection import connect, translate, translated
 from eventmill.backends.sqlite.open_file import STATEMENTS, OpenFile, acquire, release
 from eventmill.backends.sqlite.unit import SqliteUnit
 from eventmill.backends.sqlite.writer import Writer
 from eventmill.core.capabilities import Transaction
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.clock import Clock, SystemClock
-from eventmill.core.errors import BackendError
+from eventmill.core.document import Document
+from eventmill.core.errors import BackendError, BackendUnavailableError
 from eventmill.core.job import Job
 
 T = TypeVar("T")
@@ -99,6 +101,23 @@ class Database:
 
     def unit(self, claim: Cursor | Job | None = None, fence: Fence | None = None) -> SqliteUnit:
         return SqliteUnit(self.writer, STATEMENTS, self.clock, claim, fence)
+
+    async def scrub(self) -> None:
+        """Move the write-ahead log into the file and cut it off: it holds pages as they were before."""
+        for pause in (0.05, 0.2, 1.0, None):
+            if await asyncio.get_running_loop().run_in_executor(None, truncate, self.path, self._synchronous):
+                return
+            if pause is not None:
+                await self.clock.sleep(pause)
+        raise BackendUnavailableError(
+            f"{self.path}: a reader or another checkpoint keeps the write-ahead log, which holds pages as they were "
+            "before: do this again when it has ended"
+        )
+
+    @translated
+    async def document(self, key: str) -> Document | None:
+        row = self.reader.execute(STATEMENTS["document"], (key,)).fetchone()
+        return None if row is None else Document(key, *row)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

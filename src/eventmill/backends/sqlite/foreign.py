@@ -61,8 +61,12 @@ def append(execute: Execute, messages: Sequence[Message], now: int, in_transacti
                 now,
                 attributes,
                 message.data,
+                None,
+                None,
             ),
         )
+        for tag in message.tags:
+            execute(STATEMENTS["tag"], (tag, position))
         positions.append(position)
     return positions
 

@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from eventmill.backends.sql.prepared import PreparedMessage
+from eventmill.backends.sqlite.additions import Additions
+from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.journal import Journal
 from eventmill.core.claims import Cursor, Fence
-from eventmill.core.errors import ConfigurationError, LeaseLostError
+from eventmill.core.errors import ConfigurationError, EventmillError, LeaseLostError
 from eventmill.core.job import Job
+from eventmill.core.message import Message
+from eventmill.core.stream import Absence, Append
 from eventmill.core.tracker import Tracker
 
 LONG = 0.1
@@ -22,22 +26,57 @@ Beating = Mapping[int, tuple[str, int]]
 
 
 class Staged:
-    """Messages and jobs of one caller that wait for the next commit."""
+    """Messages and jobs of one caller that wait for the next commit.
 
-    __slots__ = ("durable", "jobs", "messages")
+    entries: the same messages, where there are appends among them that may be refused, or conditions.
+    """
+
+    __slots__ = ("conditions", "durable", "entries", "jobs", "messages", "refusal", "start")
 
     def __init__(
-        self, messages: Sequence[PreparedMessage], jobs: Sequence[Job], durable: asyncio.Future[list[int]]
+        self,
+        messages: Sequence[PreparedMessage],
+        jobs: Sequence[Job],
+        durable: asyncio.Future[list[int]],
+        entries: Sequence[Message | Append] | None = None,
+        conditions: Sequence[Absence] = (),
     ) -> None:
         self.messages = messages
         self.jobs = jobs
         self.durable = durable
+        self.entries = entries
+        self.conditions = conditions
+        self.refusal: EventmillError | None = None
+        self.start = 0
+
+    def write(self, additions: Additions) -> None:
+        """Add the messages to those of the commit, unless what stands there refuses them."""
+        self.start = len(additions.messages)
+        if self.entries is None:
+            additions.messages += self.messages
+            return
+        try:
+            moved = additions.admit(self.entries, self.conditions)
+        except EventmillError as error:
+            self.refusal = error
+        else:
+            additions.take(self.entries, self.messages, moved)
+
+    def tell(self, positions: range) -> None:
+        """The commit is durable. positions: of all its messages."""
+        if self.durable.done():
+            return
+        if self.refusal is not None:
+            self.durable.set_exception(self.refusal)
+        else:
+            self.durable.set_result(list(positions[self.start : self.start + len(self.messages)]))
 
 
 class Group:
     """The units of one commit."""
 
     __slots__ = (
+        "additions",
         "done",
         "durable",
         "fences",
@@ -45,19 +84,18 @@ class Group:
         "jobs",
         "journal",
         "marks",
-        "messages",
         "opened",
         "units",
         "verified",
     )
 
-    def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal) -> None:
+    def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal, appender: Appender) -> None:
         self.durable = durable
         durable.add_done_callback(_retrieve)
         self.journal = journal
         self.opened = opened
         self.units = 0
-        self.messages: list[PreparedMessage] = []
+        self.additions = Additions(appender)
         self.jobs: list[Job] = []
         self.done: list[tuple[int]] = []  # claimed jobs that end, by their ids
         self.marks: dict[Tracker, tuple[str, str, int]] = {}

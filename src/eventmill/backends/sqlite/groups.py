@@ -16,7 +16,6 @@ from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.assignment import share
 from eventmill.core.claims import Balance, Cursor, Group
 from eventmill.core.crash import point
-from eventmill.core.document import Document
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 from eventmill.core.rows import Rows, SqlParameters
@@ -114,11 +113,6 @@ class SqliteGroups(Database):
     async def cursors(self, group: str) -> Mapping[Partition, int]:
         rows = self.reader.execute(STATEMENTS["cursors"], (group,)).fetchall()
         return {Partition(topic, number): position for topic, number, position, *_ in rows}
-
-    @translated
-    async def document(self, key: str) -> Document | None:
-        row = self.reader.execute(STATEMENTS["document"], (key,)).fetchone()
-        return None if row is None else Document(key, *row)
 
     async def query(self, sql: str, parameters: SqlParameters = ()) -> Rows:
         def read(connection: sqlite3.Connection) -> Rows:

@@ -147,6 +147,7 @@ def _remove(connection: sqlite3.Connection, span: tuple[str, int, int]) -> None:
     connection.execute(STATEMENTS["note_trimmed"], (span[2],))
     connection.execute(STATEMENTS["forget_trimmed"], (span[2],))
     connection.execute(STATEMENTS["note_horizon"], (span[0], span[2]))
+    connection.execute(STATEMENTS["trim_tags"], span)
     connection.execute(STATEMENTS["trim"], span)
 
 

@@ -73,7 +73,7 @@ class Refusable:
             for job, _, _ in self.settlements:
                 if job is not claim and not execute(sql["claimed"], (job.id, job.token, member)).fetchone():
                     raise LeaseLostError(f"{job.queue}: job {job.id} was taken over")
-        documents: Sequence[tuple[str, bytes | None, int | None]] = self.documents
+        documents: Sequence[Put] = self.documents
         if len(documents) > FEW:
             documents = _write_many(connection, sql, documents)
         for key, data, expected in documents:

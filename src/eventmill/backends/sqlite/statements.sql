@@ -4,13 +4,75 @@ SELECT max(coalesce((SELECT max(position) FROM eventmill_log), 0),
            coalesce((SELECT max(position) FROM eventmill_trimmed), 0))
 
 -- name: append
--- A key's count goes on from its last message, or from where trimming has noted it.
+-- A key's count goes on from its last message, or from where trimming has noted it; ?10 is the number where it is known.
 INSERT INTO eventmill_log
-    (position, topic, partition, type, key, id, recorded_at, attributes, data, sequence)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?5 IS NOT NULL THEN 1 + coalesce(
+    (position, topic, partition, type, key, id, recorded_at, attributes, data, sequence, repeatable)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, CASE WHEN ?10 IS NOT NULL THEN ?10 WHEN ?5 IS NOT NULL THEN 1 + coalesce(
     (SELECT max(sequence) FROM eventmill_log WHERE topic = ?2 AND key = ?5),
     (SELECT sequence FROM eventmill_sequences WHERE topic = ?2 AND key = ?5),
-    0) END)
+    0) END, ?11)
+
+-- name: tag
+INSERT INTO eventmill_tags (tag, position) VALUES (?, ?)
+
+-- name: version
+SELECT coalesce(
+    (SELECT max(sequence) FROM eventmill_log WHERE topic = ?1 AND key = ?2),
+    (SELECT sequence FROM eventmill_sequences WHERE topic = ?1 AND key = ?2),
+    0)
+
+-- name: repeated
+SELECT id, sequence, position FROM eventmill_log
+WHERE topic = ? AND key = ? AND id IN (SELECT value FROM json_each(?)) AND repeatable IS NOT NULL ORDER BY sequence
+
+-- name: latest_tagged
+-- The condition is on the tags and types of a query.
+SELECT t.position FROM eventmill_tags AS t JOIN eventmill_log AS l ON l.position = t.position
+WHERE {condition} AND t.position > ? ORDER BY t.position DESC LIMIT 1
+
+-- name: stream
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM eventmill_log
+WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
+
+-- name: events
+-- Only what a fold needs. The schema version is mostly 1, and then not written: JSON is parsed where it may be.
+SELECT sequence, type,
+    CASE WHEN instr(attributes, CAST('"version":' AS BLOB))
+        THEN coalesce(json_extract(CAST(attributes AS TEXT), '$.version'), 1) ELSE 1 END,
+    data, id
+FROM eventmill_log WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?
+
+-- name: stream_backward
+SELECT position, topic, partition, type, key, sequence, id, recorded_at, attributes, data FROM eventmill_log
+WHERE topic = ? AND key = ? AND sequence > ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: read_all
+-- The condition is on topics, types and tags.
+SELECT l.position, l.topic, l.partition, l.type, l.key, l.sequence, l.id, l.recorded_at, l.attributes, l.data
+FROM eventmill_log AS l WHERE {condition} AND l.position > ? AND l.position <= ? ORDER BY l.position LIMIT ?
+
+-- name: tagged
+-- The first of one query, by the tags' own order.
+SELECT position FROM (
+    SELECT t.position FROM eventmill_tags AS t JOIN eventmill_log AS l ON l.position = t.position
+    WHERE {condition} ORDER BY t.position LIMIT {limit})
+
+-- name: streams
+-- From one key to the next, without a look at what lies between.
+WITH RECURSIVE keys (key) AS (
+    SELECT min(key) FROM (
+        SELECT min(key) AS key FROM eventmill_log WHERE topic = ?1 AND key > ?2
+        UNION ALL SELECT min(key) FROM eventmill_sequences WHERE topic = ?1 AND key > ?2)
+    UNION ALL
+    SELECT (SELECT min(key) FROM (
+        SELECT min(key) AS key FROM eventmill_log WHERE topic = ?1 AND key > keys.key
+        UNION ALL SELECT min(key) FROM eventmill_sequences WHERE topic = ?1 AND key > keys.key))
+    FROM keys WHERE keys.key IS NOT NULL
+)
+SELECT key, coalesce(
+    (SELECT max(sequence) FROM eventmill_log AS l WHERE l.topic = ?1 AND l.key = keys.key),
+    (SELECT sequence FROM eventmill_sequences AS s WHERE s.topic = ?1 AND s.key = keys.key))
+FROM keys WHERE key IS NOT NULL LIMIT ?3
 
 -- name: tail
 SELECT topic, partition, max(position) FROM eventmill_log
@@ -306,6 +368,11 @@ INSERT INTO eventmill_sequences (topic, key, sequence)
 SELECT topic, key, max(sequence) FROM eventmill_log
 WHERE topic = ?1 AND position BETWEEN ?2 AND ?3 AND key IS NOT NULL GROUP BY topic, key
 ON CONFLICT (topic, key) DO UPDATE SET sequence = max(sequence, excluded.sequence)
+
+-- name: trim_tags
+DELETE FROM eventmill_tags WHERE (tag, position) IN (
+    SELECT t.value, l.position FROM eventmill_log AS l, json_each(CAST(l.attributes AS TEXT), '$.tags') AS t
+    WHERE l.topic = ?1 AND l.position BETWEEN ?2 AND ?3)
 
 -- name: note_trimmed
 INSERT INTO eventmill_trimmed (position) VALUES (?)

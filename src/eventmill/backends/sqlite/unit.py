@@ -20,6 +20,7 @@ from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
 from eventmill.core.message import Message, Partition
 from eventmill.core.rows import Rows, SqlParameters
+from eventmill.core.stream import CLOSED, Absence, Append, all_of
 from eventmill.core.tracker import Tracker
 
 _TRANSACTION_WORDS = frozenset(
@@ -37,16 +38,18 @@ class SqliteUnit:
     __slots__ = (
         "_claim",
         "_clock",
+        "_conditions",
         "_ended",
         "_entering",
+        "_entries",
         "_fence",
         "_group",
         "_jobs",
         "_journal",
         "_marks",
-        "_messages",
         "_refusable",
         "_sql",
+        "_to_check",
         "_writer",
     )
 
@@ -62,7 +65,9 @@ class SqliteUnit:
         self._group: Group | None = None
         self._journal: Journal | None = None  # set while the unit has the turn and may run statements
         self._entering: asyncio.Future[None] | None = None
-        self._messages: list[Message] | None = None
+        self._entries: list[Message | Append] | None = None
+        self._conditions: list[Absence] | None = None
+        self._to_check = False  # whether there are appends or conditions
         self._jobs: list[Job] | None = None
         self._refusable: Refusable | None = None
         self._marks: list[tuple[Cursor, Tracker, int]] | None = None
@@ -71,7 +76,8 @@ class SqliteUnit:
     def untouched(self) -> bool:
         return (
             self._group is None
-            and self._messages is None
+            and self._entries is None
+            and self._conditions is None
             and self._jobs is None
             and self._refusable is None
             and self._entering is None
@@ -79,7 +85,17 @@ class SqliteUnit:
 
     def append(self, messages: Sequence[Message]) -> None:
         self._refuse_if_ended()
-        self._messages = [*(self._messages or ()), *messages]
+        self._entries = [*(self._entries or ()), *messages]
+
+    def append_to(self, append: Append) -> None:
+        self._refuse_if_ended()
+        self._entries = [*(self._entries or ()), append]
+        self._to_check = True
+
+    def require(self, condition: Absence) -> None:
+        self._refuse_if_ended()
+        self._conditions = [*(self._conditions or ()), condition]
+        self._to_check = True
 
     def send(self, jobs: Sequence[Job]) -> None:
         self._refuse_if_ended()
@@ -255,7 +271,9 @@ class SqliteUnit:
                 for cursor, _, _ in marks:
                     if cursor is not self._claim:
                         group.verify(self._writer.connection, self._sql, cursor, self._fence)
-            messages = prepare(self._messages) if self._messages else None
+            entries = self._entries or ()
+            prepared = prepare(all_of(entries)) if entries else []
+            moved = group.additions.admit(entries, self._conditions or ()) if self._to_check else None
             ended = self._refusable.ends(self._claim) if self._refusable is not None else None
             if self._journal is not None:
                 if self._refusable is not None and ended is None:
@@ -271,8 +289,10 @@ class SqliteUnit:
             raise
         self._ended = True
         group.units += 1
-        if messages:
-            group.messages += messages
+        if moved is not None:
+            group.additions.take(entries, prepared, moved)
+        elif prepared:
+            group.additions.messages += prepared
         if self._jobs:
             group.jobs += self._jobs
         if ended is not None:
@@ -292,14 +312,18 @@ class SqliteUnit:
         def step() -> None:
             refusable.apply(self._writer.connection, self._sql, now, self._claim, member)
 
+        if any(key.startswith(CLOSED) for key, _, _ in refusable.documents):
+            self._writer.appender.doubt()
         step()
         journal.steps.append(step)
 
     def _stage(self) -> Awaitable[object]:
         """A unit that cannot be refused needs no turn."""
         self._ended = True
-        if self._messages or self._jobs:
-            return self._writer.stage(self._messages or (), self._jobs or ())
+        entries = self._entries or ()
+        if entries or self._jobs or self._conditions:
+            checked = entries if self._to_check else None
+            return self._writer.stage(all_of(entries), self._jobs or (), checked, self._conditions or ())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done

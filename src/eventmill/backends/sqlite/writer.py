@@ -36,6 +36,7 @@ from eventmill.core.crash import point
 from eventmill.core.errors import BackendError, BackendUnavailableError
 from eventmill.core.job import Job
 from eventmill.core.message import Message
+from eventmill.core.stream import Absence, Append
 
 log = logging.getLogger("eventmill")
 
@@ -151,11 +152,17 @@ class Writer:
                 return
         self._kick()
 
-    def stage(self, messages: Sequence[Message], jobs: Sequence[Job] = ()) -> asyncio.Future[list[int]]:
-        """Messages and jobs for the next commit; the positions come when they are durable."""
+    def stage(
+        self,
+        messages: Sequence[Message],
+        jobs: Sequence[Job] = (),
+        entries: Sequence[Message | Append] | None = None,
+        conditions: Sequence[Absence] = (),
+    ) -> asyncio.Future[list[int]]:
+        """Messages and jobs for the next commit, as in `Staged`; the positions come when they are durable."""
         self._refuse_if_unusable()
         durable: asyncio.Future[list[int]] = self._loop.create_future()
-        self._staged.append(Staged(prepare(messages), jobs, durable))
+        self._staged.append(Staged(prepare(messages), jobs, durable, entries, conditions))
         self._kick()
         return durable
 
@@ -174,7 +181,7 @@ class Writer:
         return self._begun()
 
     def _begun(self) -> Group:
-        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection))
+        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection), self.appender)
         return self._group
 
     def _begin(self) -> bool:
@@ -253,13 +260,10 @@ class Writer:
                 raise
             return
         self._group = None
+        group.additions.stored(positions)
         group.durable.set_result(None)
-        start = 0
         for entry in staged:
-            end = start + len(entry.messages)
-            if not entry.durable.done():
-                entry.durable.set_result(list(positions[start:end]))
-            start = end
+            entry.tell(positions)
         if group.units or staged:
             self._committed()
         self._maybe_checkpoint()
@@ -287,17 +291,16 @@ class Writer:
                 entry.durable.set_exception(cause)
 
     def _write(self, group: Group, staged: Sequence[Staged]) -> range:
-        """Everything staged, in as few statements as can be; returns the positions of the staged callers' messages."""
+        """Everything staged, in as few statements as can be; returns the positions of the messages."""
         appender = self.appender
-        if group.messages or staged:
-            messages = [*group.messages, *(message for entry in staged for message in entry.messages)]
-            positions = appender.append(messages)[len(group.messages) :]
-        else:
-            positions = range(0)
+        additions = group.additions
+        for entry in staged:
+            entry.write(additions)
+        positions = appender.append(additions.messages, additions.repeatable)
         if group.done:
             self.connection.executemany(self._sql["finish_job"], group.done)
         group.renew(self.connection, self._sql, int(self._clock.now() * 1000), self.beating)
-        appender.send([*group.jobs, *(job for entry in staged for job in entry.jobs)])
+        appender.send([*group.jobs, *(job for each in staged if each.refusal is None for job in each.jobs)])
         if group.marks:
             cursors = [(tracker.cursor(), place) for tracker, place in group.marks.items()]
             self.connection.executemany(

@@ -36,7 +36,9 @@ class Rules:
 
     def satisfied(self, group: Group) -> bool:
         """Whether all that must be there is there."""
-        if self.all_of and not self.all_of <= {event.type for event in group.events}:
+        if self.all_of and (
+            len(group.events) < len(self.all_of) or not self.all_of <= {event.type for event in group.events}
+        ):
             return False
         if self.count is not None and len(group.events) < self.count:
             return False
@@ -96,9 +98,7 @@ def _into(
 ) -> None:
     if group is None:
         before = _before(rules, record, span)
-        if any(_among(closed.links, event) for closed in record.closed) and (
-            span is None or (before is not None and _among(before.links, event))
-        ):
+        if _closed_with(record, event) if span is None else (before is not None and _among(before.links, event)):
             return
         passed = span is not None and rules.time == "event" and span.end + rules.grace <= record.mark
         begins_anew = rules.late == "new" or (rules.late == "amend" and before is None)
@@ -164,15 +164,26 @@ def _within(group: Group, span: Span) -> bool:
 
 
 def _has(events: Sequence[Fine], event: Fine) -> bool:
-    return any(each.id == event.id and each.source == event.source for each in events)
+    id_, source = event.id, event.source
+    for each in events:  # noqa: SIM110 - asked for each event, and a loop takes half as long
+        if each.id == id_ and each.source == source:
+            return True
+    return False
 
 
 def _among(links: Sequence[Link], event: Fine) -> bool:
-    return any(each.id == event.id and each.source == event.source for each in links)
+    id_, source = event.id, event.source
+    for each in links:  # noqa: SIM110
+        if each.id == id_ and each.source == source:
+            return True
+    return False
 
 
 def _closed_with(record: Record, event: Fine) -> bool:
-    return any(_among(closed.links, event) for closed in record.closed)
+    for closed in record.closed:  # noqa: SIM110
+        if _among(closed.links, event):
+            return True
+    return False
 
 
 # Time

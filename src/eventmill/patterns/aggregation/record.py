@@ -28,7 +28,10 @@ class Link(msgspec.Struct, array_like=True, gc=False, frozen=True):
 
 
 class Group(msgspec.Struct, array_like=True):
-    """What has been collected. opened, last: when the first and the last event came. start, end: of its window."""
+    """What has been collected. opened, last: when the first and the last event came. start, end: of its window.
+
+    timer: the next moment at which it is looked at for certain.
+    """
 
     epoch: str
     opened: int
@@ -36,6 +39,7 @@ class Group(msgspec.Struct, array_like=True):
     start: int | None
     end: int | None
     events: list[Fine]
+    timer: int = 0
 
 
 class Closed(msgspec.Struct, array_like=True):

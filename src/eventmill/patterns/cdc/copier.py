@@ -68,7 +68,7 @@ class Copier:
             window = Window(table)
             told = self._teller.recent.copy()
             self._teller.windows.append(window)
-            chunk = await self._source.chunk(self._shape(table), after, limit)
+            chunk = await self._source.chunk(self._capture, self._shape(table), after, limit)
             if told.all_seen_by(chunk.view):
                 return window, chunk
             # A transaction was told that is not visible yet: it will be in a moment.

@@ -139,8 +139,8 @@ class Attempts:
                 current.reset(transaction_token)
                 transaction.close()
             if outcome is None:
-                if transaction.deferred:
-                    await transaction.conclude()
+                if transaction.pending:
+                    await transaction.complete()
                 point("task.done")
                 if unit.untouched:
                     return Ending(job)

@@ -218,7 +218,12 @@ class Tasks:
     # Sending
 
     async def send(self, call: Call | Group, *, after: float | None = None, at: datetime | None = None) -> str:
-        """Send a call or a group; see `App.send`. Inside a transaction it joins that."""
+        """Let a worker run a task, `await app.send(task.job(…), after=60)`; returns its id when that is durable.
+
+        Inside a handler, a task, or `async with app.transaction()` it joins that transaction instead.
+        after: seconds to wait first. at: a moment with its time zone.
+        """
+        await self._opened()
         transaction = current.get()
         if transaction is not None and transaction.open and transaction.belongs_to(self._envelopes):
             return await call.place(transaction.unit, after=after, at=at)

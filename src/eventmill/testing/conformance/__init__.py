@@ -13,13 +13,17 @@ not declare is skipped.
 import pytest
 
 # A failing case then shows the values it compared, as it would in a test file.
-_PARTS = "apps claiming failing groups jobs limiting log members publisher samples scheduling subscriber suite taskflow tasks trimming units"
+_PARTS = (
+    "apps claiming failing groups jobs limiting log looking members publisher samples scheduling stream stream_reads"
+    " streams subscriber suite tags taskflow tasks trimming units"
+)
 pytest.register_assert_rewrite(*(f"eventmill.testing.conformance.{part}" for part in _PARTS.split()))
 
 from eventmill.testing.conformance.log import LogConformance  # noqa: E402
 from eventmill.testing.conformance.publisher import PublisherConformance  # noqa: E402
 from eventmill.testing.conformance.scheduling import TaskConformance  # noqa: E402
 from eventmill.testing.conformance.store import StoreConformance  # noqa: E402
+from eventmill.testing.conformance.stream import StreamConformance  # noqa: E402
 from eventmill.testing.conformance.subscriber import SubscriberConformance  # noqa: E402
 from eventmill.testing.conformance.suite import Backend, Conformance, Features  # noqa: E402
 
@@ -30,6 +34,7 @@ __all__ = [
     "LogConformance",
     "PublisherConformance",
     "StoreConformance",
+    "StreamConformance",
     "SubscriberConformance",
     "TaskConformance",
 ]

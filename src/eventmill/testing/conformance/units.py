@@ -31,8 +31,11 @@ async def orders(store: Backend) -> list[tuple[int, int]]:
 
 
 async def document(store: Backend, key: str) -> Document | None:
+    """As a transaction sees it; whoever reads outside of one must see the same."""
     async with store.transaction() as tx:
-        return await tx.get(key)
+        found = await tx.get(key)
+    assert await store.document(key) == found
+    return found
 
 
 class UnitCases(Conformance[Backend]):

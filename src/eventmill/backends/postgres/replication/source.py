@@ -118,7 +118,7 @@ class PostgresSource:
         finally:
             await stream.close()
 
-    async def chunk(self, shape: Shape, after: Sequence[str] | None, limit: int) -> Chunk:
+    async def chunk(self, name: str, shape: Shape, after: Sequence[str] | None, limit: int) -> Chunk:
         async def ask(connection: Connection) -> Chunk:
             try:
                 return await read_chunk(connection, shape, after, limit)

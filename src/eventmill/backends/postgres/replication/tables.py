@@ -148,7 +148,11 @@ class Tables:
 def _refuse_another_key(name: str, former: Shape, key: Sequence[str], columns: Mapping[str, str]) -> None:
     types = {column.name: column.type for column in former.columns}
     remedy = f"begin anew: {AGAIN}"
-    if len(key) != len(former.key):
+    moved = [
+        column for column, before in zip(key, former.key, strict=False)
+        if column != before and (column in types or before in columns)
+    ]  # fmt: skip
+    if len(key) != len(former.key) or moved:  # a column that was there before did not get its name by renaming
         raise ConfigurationError(
             f"{name}: its key was {', '.join(former.key)} and is {', '.join(key) or 'gone'} now, so former rows cannot be "
             f"found again; {remedy}"

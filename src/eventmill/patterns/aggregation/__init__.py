@@ -1,0 +1,1 @@
+"""Event aggregation: many fine events, one coarse event."""

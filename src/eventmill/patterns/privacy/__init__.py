@@ -1,0 +1,1 @@
+"""Personal data: stored so that it can be forgotten."""

@@ -1,0 +1,351 @@
+"""What a projection must do on every store. A binding says where: `url(tmp_path)`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from ledgers import POISON, Booked, Ignored, Noted, Reversed, Visited, bank, folded, rows, running, until
+
+from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, on
+from eventmill.patterns.difference import difference
+from eventmill.patterns.rebuild import drop, rebuild, swap
+
+
+def some_events(count: int, seed: int = 1) -> list[object]:
+    draw = random.Random(seed)
+    made: list[object] = []
+    for _ in range(count):
+        account = f"a{draw.randrange(20)}"
+        made.append(
+            draw.choice(
+                [
+                    Booked(account, draw.randrange(1, 100)),
+                    Reversed(account, draw.randrange(1, 50)),
+                    Visited(f"g{draw.randrange(9)}", account),
+                    Ignored(account),
+                ]
+            )
+        )
+    return made
+
+
+class Life:
+    def url(self, place: Path) -> str:
+        raise NotImplementedError
+
+    def test_rows_are_the_fold_of_the_events(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            events = some_events(600)
+            async with bank(self.url(tmp_path)) as app, running(app):
+                view = app.view("balances")
+                for start in range(0, 600, 150):
+                    positions = await app.publish(*events[start : start + 150])
+                    await view.at_least(positions)
+                    assert await rows(app) == folded(events[: start + 150])
+                assert (await view.lag()).events == 0
+
+        asyncio.run(run())
+
+    def test_one_that_never_ran_is_behind(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with bank(self.url(tmp_path)) as app:
+                view = app.view("balances")
+                assert (await view.lag()).events == 0
+                positions = await app.publish(Booked("ada", 1), Booked("bob", 2), Ignored("ada"))
+                with pytest.raises(BehindError, match=r"2 events and .* behind; it was never started") as refused:
+                    await view.at_least(positions, timeout=0.2)
+                assert refused.value.events == 2
+                lag = await view.lag()
+                assert (lag.events, lag.started, lag.members) == (2, False, 0)
+                async with running(app):
+                    await view.at_least(positions)
+                    assert (await view.lag()).started
+                # What it has no method for is nothing to wait for, once the log was looked through so far.
+                await view.at_least(await app.publish(Ignored("ada")))
+
+        asyncio.run(run())
+
+    def test_a_position_that_is_not_there_is_not_reached(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with bank(self.url(tmp_path)) as app, running(app):
+                (position,) = await app.publish(Booked("ada", 1))
+                await app.view("balances").at_least(position)
+                with pytest.raises(BehindError, match="up to date"):
+                    await app.view("balances").at_least(position + 1, timeout=0.2)
+
+        asyncio.run(run())
+
+    def test_many_wait_at_once(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with bank(self.url(tmp_path)) as app, running(app):
+                view = app.view("balances")
+
+                async def one(number: int) -> None:
+                    positions = await app.publish(Booked(f"n{number}", number))
+                    await view.at_least(positions)
+                    found = await app.store.query("SELECT amount FROM balances WHERE account = ?", (f"n{number}",))
+                    assert [int(amount) for (amount,) in found] == [number]
+
+                await asyncio.gather(*(one(number) for number in range(40)))
+
+        asyncio.run(run())
+
+    def test_a_failing_event_holds_up_its_key_and_no_other(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            async with bank(self.url(tmp_path)) as app, running(app):
+                view = app.view("balances")
+                first = await app.publish(Booked("ada", 1), Booked("ada", POISON), Booked("ada", 2), Booked("bob", 7))
+                await view.at_least([first[0], first[3]])
+
+                async def blocked() -> bool:
+                    return (await view.lag()).dead == 1
+
+                await until(blocked)
+                assert await rows(app) == ([("ada", 1, 1), ("bob", 7, 1)], [])
+                for held in first[1:3]:
+                    with pytest.raises(BlockedError, match="unlucky amount"):
+                        await view.at_least(held, timeout=20)
+                lag = await view.lag()
+                assert (lag.events, lag.dead, lag.parked) == (2, 1, 1)
+                assert "ledger.booked of key 'ada'" in lag.blocked[0]
+                # Others are not told to wait for ada's.
+                await view.at_least(await app.publish(Booked("bob", 1)))
+                dead = await app.store.jobs(view.ledger.group(1), state="dead")
+                await app.store.skip([dead[0].id])
+                await view.at_least(first[2])
+                assert await rows(app) == ([("ada", 3, 2), ("bob", 8, 2)], [])
+
+        asyncio.run(run())
+
+    def test_rebuilt_under_load_readers_see_whole_views(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            async with bank(url) as app, bank(url) as builder:
+                before = [Booked(f"a{number % 30}", 1) for number in range(3_000)]
+                positions = await app.publish(*before)
+                view = app.view("balances")
+                async with running(app):
+                    await view.at_least(positions, timeout=30)
+                    over = asyncio.Event()
+                    published = 0
+                    looks = 0
+
+                    async def load() -> None:
+                        nonlocal published
+                        while not over.is_set():
+                            await app.publish(Booked(f"a{published % 30}", 1))
+                            published += 1
+                            await asyncio.sleep(0.002)
+
+                    async def read() -> None:
+                        nonlocal looks
+                        seen = 3_000
+                        while not over.is_set():
+                            ((amount, bookings, accounts),) = await app.store.query(
+                                "SELECT sum(amount), sum(bookings), count(*) FROM balances"
+                            )
+                            assert int(amount) == int(bookings), "a row of a half-written event"
+                            assert int(accounts) == 30, "a view that was not whole"
+                            assert int(amount) >= seen, "an older view than was shown before"
+                            seen = int(amount)
+                            looks += 1
+                            await asyncio.sleep(0.001)
+
+                    tasks = [asyncio.create_task(load()), asyncio.create_task(read())]
+                    assert await rebuild(builder.view("balances")) == 2
+                    await asyncio.sleep(0.1)
+                    assert await swap(builder.view("balances"), back=True) == 1
+                    assert await swap(builder.view("balances"), back=True) == 2
+                    await asyncio.sleep(0.1)
+                    assert await drop(builder.view("balances")) == 1
+                    over.set()
+                    await asyncio.gather(*tasks)
+                    # The workers have followed without a restart.
+                    await view.at_least(await app.publish(Booked("zoe", 5)))
+                    assert published > 20
+                    assert looks > 20
+                    after = [Booked(f"a{number % 30}", 1) for number in range(published)]
+                    assert await rows(app) == folded([*before, *after, Booked("zoe", 5)])
+                names = {group.name for group in await app.store.groups()}
+                assert names == {"bank.balances@2"}
+
+        asyncio.run(run())
+
+    def test_a_changed_definition_is_built_beside_the_old_one(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            events = some_events(200)
+            async with bank(url) as old, running(old):
+                await old.view("balances").at_least(await old.publish(*events))
+            async with bank(url, version=2, factor=10) as new, running(new):
+                assert "was changed (version 1 to 2" in caplog.text
+                view = new.view("balances")
+                more = Booked("ada", 3)
+                late = await new.publish(more)
+                with pytest.raises(BehindError, match="nobody feeds it"):
+                    await view.at_least(late, timeout=0.3)
+                assert await rows(new) == folded(events), "the new code must not write into the old one's tables"
+                assert await rebuild(view, show_it=False) == 2
+                assert await rows(new) == folded(events)
+                assert await swap(view) == 2
+                await view.at_least(late)
+                assert await rows(new) == folded([*events, more], factor=10)
+                with pytest.raises(BehindError, match="nobody feeds it"):
+                    await swap(view, back=True)
+                assert await swap(view, back=True, force=True) == 1
+
+        asyncio.run(run())
+
+    def test_the_difference_is_told_row_by_row(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            async with bank(url) as app, running(app):
+                view = app.view("balances")
+                await view.at_least(await app.publish(*(Booked(f"a{number}", number) for number in range(50))))
+                await view.at_least(await app.publish(Visited("gil", "a1"), Visited("gil", "a1")))
+                assert await rebuild(view, show_it=False) == 2
+                assert all(each.same for each in await difference(view))
+                async with app.transaction() as tx:
+                    await tx.execute("UPDATE balances__2 SET amount = 1000 WHERE account = 'a7'")
+                    await tx.execute("DELETE FROM balances__2 WHERE account = 'a8'")
+                    await tx.execute("INSERT INTO balances__2 VALUES ('new', 1, 1)")
+                balances, visits = await difference(view)
+                assert visits.same
+                assert [(change.shown, change.other) for change in balances.changes] == [
+                    (("a7", 7, 1), ("a7", 1000, 1)),
+                    (("a8", 8, 1), None),
+                    (None, ("new", 1, 1)),
+                ]
+                (first, _) = await difference(view, limit=1)
+                assert (first.rows, len(first.changes)) == (3, 1)
+
+        asyncio.run(run())
+
+    def test_side_effects_leave_once_whatever_is_rebuilt(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            noted: list[tuple[str, int]] = []
+            app = bank(url, publish=True)
+
+            @app.on(Noted)
+            async def note(event: Noted) -> None:
+                noted.append((event.about, event.number))
+
+            async with app, running(app):
+                view = app.view("balances")
+                over = asyncio.Event()
+                expected: list[tuple[str, int]] = []
+
+                async def load() -> None:
+                    while not over.is_set():
+                        expected.append((f"a{len(expected) % 7}", len(expected)))
+                        await app.publish(Booked(*expected[-1]))
+                        await asyncio.sleep(0.001)
+
+                loading = asyncio.create_task(load())
+                await asyncio.sleep(0.1)
+                await rebuild(view)
+                await asyncio.sleep(0.05)
+                await swap(view, back=True)
+                await asyncio.sleep(0.05)
+                await swap(view, back=True)
+                over.set()
+                await loading
+                await view.at_least(await app.publish(Booked("last", 1)))
+                expected.append(("last", 1))
+
+                async def all_noted() -> bool:
+                    return len(noted) >= len(expected)
+
+                await until(all_noted)
+                await asyncio.sleep(0.2)
+                assert Counter(noted) == Counter(expected)
+
+        asyncio.run(run())
+
+    def test_history_that_is_gone_is_never_passed_over(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            async with bank(url) as app:
+                async with running(app):
+                    await app.view("balances").at_least(await app.publish(*(Booked("ada", 1) for _ in range(9))))
+                    await app.view("balances").at_least(await app.publish(Visited("gil", "ada")))
+                await asyncio.sleep(0.01)
+                assert (await app.store.trim("ledger", older_than=0.001, force=True)).messages == 9
+                with pytest.raises(MissingHistoryError, match="ledger up to position"):
+                    await rebuild(app.view("balances"))
+                assert {group.name for group in await app.store.groups()} == {"bank.balances@1"}
+                async with running(app):
+                    assert await rebuild(app.view("balances"), partial=True) == 2
+                assert (await app.view("balances").lag()).partial
+                assert await rows(app) == ([], [("gil", "ada")])
+            for partial in (False, True):
+                newcomer = App(url, name=f"newcomer{partial}")
+                _declare_count(newcomer, partial=partial)
+                if partial:
+                    async with newcomer:
+                        pass
+                else:
+                    with pytest.raises(MissingHistoryError, match="partial=True"):
+                        await newcomer.open()
+
+        asyncio.run(run())
+
+    def test_a_rebuild_that_was_interrupted_goes_on(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            events = [Booked(f"a{number % 50}", number % 11) for number in range(6_000)]
+            async with bank(url) as app:
+                async with running(app):
+                    await app.view("balances").at_least(await app.publish(*events), timeout=60)
+                view = app.view("balances")
+                begun = asyncio.create_task(rebuild(view))
+
+                async def somewhere() -> bool:
+                    state = await view.state()
+                    return 2 in state.generations and any((await app.store.cursors("bank.balances@2")).values())
+
+                await until(somewhere)
+                begun.cancel()
+                await asyncio.wait({begun})
+                assert await rows(app) == folded(events)
+                assert await rebuild(view) == 2
+                assert await rows(app) == folded(events)
+                assert len((await view.state()).generations) == 2
+
+        asyncio.run(run())
+
+    def test_two_workers_share_the_partitions(self, tmp_path: Path) -> None:
+        async def run() -> None:
+            url = self.url(tmp_path)
+            events = some_events(400, seed=3)
+            async with bank(url) as one, bank(url) as two, running(one, two):
+                view = one.view("balances")
+                for start in range(0, 400, 50):
+                    await view.at_least(await two.publish(*events[start : start + 50]))
+
+                async def shared() -> bool:
+                    (group,) = await one.store.groups()
+                    return len([held for held in group.members.values() if held]) == 2
+
+                await until(shared)
+                assert await rows(one) == folded(events)
+
+        asyncio.run(run())
+
+
+def _declare_count(app: App, *, partial: bool) -> None:
+    @app.projection("count", tables=["counted"], partial=partial)
+    class Count:
+        async def create(self, tx: Transaction) -> None:
+            await tx.execute("CREATE TABLE {counted} (account TEXT PRIMARY KEY)")
+
+        @on(Booked)
+        async def booked(self, event: Booked, tx: Transaction) -> None:
+            await tx.execute("INSERT INTO {counted} VALUES (?) ON CONFLICT DO NOTHING", (event.account,))
