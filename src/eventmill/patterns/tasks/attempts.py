@@ -32,6 +32,7 @@ from eventmill.patterns.tasks.results import Report, State, encode_report, resul
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.unique import vacate
 from eventmill.runtime.ending import Ending
+from eventmill.runtime.interrupted import through
 from eventmill.runtime.processes import Processes
 from eventmill.runtime.transaction import SyncTransaction, Transaction, current
 
@@ -91,7 +92,7 @@ class Attempts:
             reason = DeadLetter(f"the process running it died, {job.attempts - 1} times")
             return await self._ended(task, job, fence, self._failed(job, task.retry, reason, None))
         if task.topic is not None:
-            return await self._publish(job, fence)
+            return await through(lambda: self._publish(job, fence))
         try:
             limits = limits_of(job)
             if limits and await self._limits.begin(job, fence, limits) is not None:
@@ -116,7 +117,7 @@ class Attempts:
 
     async def _run(self, task: Task[..., Any], job: Job, fence: Fence) -> Settled:
         if task.unique is not None and task.unique.until == "begun":
-            await self._begin(job, fence)
+            await through(lambda: self._begin(job, fence))
         unit = self._store.unit(job, fence)
         transaction = Transaction(unit, self._envelopes)
         message_token = handling.set(job.message)
@@ -231,8 +232,8 @@ class Attempts:
             try:
                 unit.put(result_key(self._prefix, report.id), encode_report(report), expected=None)
                 await (await unit.finish())
-            except LeaseLostError:
-                await unit.discard()
+            except (LeaseLostError, UnitInterruptedError):
+                await unit.discard()  # it has ended, or says more of it in a moment
 
     # Ends
 
@@ -250,7 +251,11 @@ class Attempts:
     async def _ended(self, task: Task[..., Any], job: Job, fence: Fence, ending: Ending) -> Settled:
         """A failed attempt that was the last one brings about more than its own end."""
         if not ending.dead:
-            return ending if CARRIED not in (job.message.extensions or {}) else await self._again(job, fence, ending)
+            return (
+                ending
+                if CARRIED not in (job.message.extensions or {})
+                else await through(lambda: self._again(job, fence, ending))
+            )
         if self._finale.plain(job, task.keep):
             return ending
         return await self._end(task.name, task.keep, job, fence, ending, "dead")

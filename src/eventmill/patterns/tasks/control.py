@@ -12,11 +12,12 @@ import msgspec
 
 from eventmill.core.capabilities import Store
 from eventmill.core.claims import Fence
-from eventmill.core.errors import BackendError, ConfigurationError, ConflictError, EventmillError
+from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import Desk
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.runtime.interrupted import through
 from eventmill.runtime.worker import Worker
 
 log = logging.getLogger("eventmill")
@@ -82,7 +83,10 @@ class Operator:
         member = f"{self._desk.new_id()}/operator"
         job = await self._store.take(identity, member, lease=self._lease)
         if job is not None:
-            await self._end(job, member, kept.get(job.message.type))
+            try:
+                await through(lambda: self._end(job, member, kept.get(job.message.type)))
+            finally:
+                await self._store.release(job.queue, member, None)
             return "cancelled"
         found = await self._store.find(identity)
         if found is None:
@@ -104,8 +108,6 @@ class Operator:
         except BaseException:
             await unit.discard()
             raise
-        finally:
-            await self._store.release(job.queue, member, None)
 
     async def run_now(self, identity: str) -> bool:
         """Let a task that waits for its time run at once; False where none of this id waits."""
@@ -157,7 +159,7 @@ class Control:
         while True:
             try:
                 await self.look()
-            except (BackendError, ConflictError) as error:
+            except EventmillError as error:
                 log.info("tasks: the operators' word waits: %s", error)
             await asyncio.sleep(LOOK_EVERY)
 

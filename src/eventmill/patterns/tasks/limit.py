@@ -14,6 +14,7 @@ from eventmill.core.errors import ConfigurationError
 from eventmill.core.job import Job
 from eventmill.patterns.tasks.call import Desk
 from eventmill.patterns.tasks.results import expire
+from eventmill.runtime.interrupted import through
 
 CARRIED = "tasklimits"
 """Extension of a limited call's message: its limits, as JSON."""
@@ -119,6 +120,9 @@ class Limits:
 
     async def begin(self, job: Job, fence: Fence, limits: Sequence[Held]) -> Refused | None:
         """Have a claimed job begin, or set it back without an attempt: until its time comes, or until another one ends."""
+        return await through(lambda: self._begin(job, fence, limits))
+
+    async def _begin(self, job: Job, fence: Fence, limits: Sequence[Held]) -> Refused | None:
         unit = self._store.unit(job, fence)
         try:
             refused = await self._grant(unit, job, limits)
