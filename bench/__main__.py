@@ -30,6 +30,7 @@ from bench.saga import saga, saga_postgres
 from bench.sourcing import sourcing
 from bench.sourcing_postgres import sourcing_postgres
 from bench.statements import statements
+from bench.tasks import tasks, tasks_postgres
 
 WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "statements": statements,
@@ -40,6 +41,7 @@ WORK: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] = {
     "latency": latency,
     "memory": memory,
     "saga": saga,
+    "tasks": tasks,
     "projection": projection,
     "aggregation": aggregation,
     "sourcing": sourcing,
@@ -53,6 +55,7 @@ SERVERS: dict[str, Callable[[Plan], Coroutine[None, None, list[Measurement]]]] =
     "postgres-beside": beside,
     "saga-postgres": saga_postgres,
     "sourcing-postgres": sourcing_postgres,
+    "tasks-postgres": tasks_postgres,
     "projection-postgres": projection_postgres,
     "rabbitmq-relay": rabbitmq.relay,
     "rabbitmq-consume": rabbitmq.consume,

@@ -44,6 +44,20 @@ def one_by_one(file: Path) -> App:
     return app
 
 
+def with_tasks(file: Path) -> App:
+    """A task that does nothing, and one that notes how long it took to begin."""
+    app = App(f"sqlite:///{file}", name="bench")
+
+    @app.task()
+    async def noop() -> None: ...
+
+    @app.task()
+    async def timed(sent: float) -> None:
+        delays.append(time.monotonic() - sent)
+
+    return app
+
+
 def in_batches(file: Path) -> App:
     """One `executemany` a batch."""
     app = shop(file)
@@ -76,6 +90,7 @@ def projected(file: Path) -> App:
 
 
 APPS: dict[str, Callable[[Path], App]] = {
+    "tasks": with_tasks,
     "one-by-one": one_by_one,
     "in-batches": in_batches,
     "timed": timed,

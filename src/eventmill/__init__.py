@@ -46,6 +46,7 @@ from eventmill.patterns.sourcing.executed import Executed
 from eventmill.patterns.sourcing.fact import Fact
 from eventmill.patterns.tasks.call import group
 from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.limit import Limit
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.timing import Timing
 from eventmill.patterns.tasks.unique import Unique
@@ -89,6 +90,7 @@ __all__ = [
     "Fact",
     "Lag",
     "LeaseLostError",
+    "Limit",
     "Loaded",
     "Message",
     "MessageTooLargeError",

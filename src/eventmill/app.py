@@ -115,7 +115,7 @@ class App(EventSourcing):
         )  # fmt: skip
         self.tasks = Tasks(
             name, self.store, envelopes=self._envelopes, clock=self.clock, ids=self.ids, rng=self._rng,
-            lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open,
+            lease=self.settings.lease, dead_retention=self.settings.dead_retention, opened=self.open, consumers=self.consumers,
         )  # fmt: skip
         self.task = self.tasks.task
         self.schedule, self.send = self.tasks.schedule, self.tasks.send

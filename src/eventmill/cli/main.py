@@ -26,6 +26,8 @@ COMMANDS = {
     "sagas": "List sagas, show the history of one, and help on what needs attention.",
     "aggregations": "List what aggregators have collected and not closed, show a key, close one.",
     "lineage": "What an aggregated event was made of, and what an event went into.",
+    "tasks": "List tasks, show, cancel or run one, pause and resume queues.",
+    "schedules": "List schedules, pause, resume, edit or run one.",
     "outbox": "Show what a service has yet to publish to its broker.",
     "cdc": "Capture changes of other databases as events: init, run, status, drop.",
     "history": "Print everything that happened to one entity.",

@@ -95,6 +95,8 @@ def _introduce(apps: Sequence[App], targets: Sequence[str], processes: tuple[int
             note(safe(f"  capture {capture.name}: {', '.join(capture.tables)} of {capture.source!r}"))
         for view in app.projections:
             note(f"  view    {view.name}: {', '.join(view.tables)}  {patterns(view.types)}")
+        for queue in app.tasks.queues.values():
+            note(f"  queue   {queue.name}, {counted(queue.concurrency, 'task')} at a time in each process")
         if not app.consumers and not len(app.projections):
             note("  group   none: this App has no handlers (@app.on) and no projections")
     target = targets[0]

@@ -18,6 +18,7 @@ from typing import Protocol
 from eventmill.core.claims import Balance, Cursor, Fence, Group
 from eventmill.core.document import Document
 from eventmill.core.job import Job
+from eventmill.core.job_store import JobStore
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.reading import Page, Pending, Trimmed, Types
 from eventmill.core.rows import Rows, SqlParameters
@@ -231,7 +232,7 @@ class Streams(Protocol):
         ...
 
 
-class Store(Streams, Protocol):
+class Store(JobStore, Streams, Protocol):
     """A service's own database: log, cursors, jobs and documents in one transaction with the user's tables."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
@@ -280,27 +281,6 @@ class Store(Streams, Protocol):
         """Free at once what the members of a process known to be dead hold (their names start with `incarnation/`)."""
         ...
 
-    async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
-        """Take due jobs in the order of `Job.rank`, counting the attempt.
-
-        alone: a job whose last claims vanished, so many or more in a row, comes by itself, `crashed` saying how many.
-        What it costs does not depend on how many jobs wait, due or not.
-        """
-        ...
-
-    async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
-        """Claim the job of this reference before its time, without counting an attempt; None while it runs, is parked or
-        dead, or is not there."""
-        ...
-
-    async def find(self, reference: str) -> Job | None:
-        """The job of this reference, whatever its state: `due`, `running`, `parked` or `dead`."""
-        ...
-
-    async def next_due(self, queue: str) -> int | None:
-        """When the earliest waiting job of the queue is due (milliseconds), or None."""
-        ...
-
     async def documents(self, prefix: str, *, after: str = "", limit: int = 100) -> Sequence[Document]:
         """Committed documents whose keys start with `prefix` and lie beyond `after`, in order of their keys' bytes."""
         ...
@@ -332,20 +312,6 @@ class Store(Streams, Protocol):
         """Remove a group that is not coming back: its cursors, jobs and dead letters."""
         ...
 
-    async def jobs(
-        self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
-    ) -> Sequence[Job]:
-        """Jobs in order of their ids. state: `due`, `running`, `parked` (behind another of its lane) or `dead`."""
-        ...
-
-    async def replay(self, ids: Collection[int]) -> int:
-        """Let dead jobs be tried again, with fresh attempts; returns how many were dead."""
-        ...
-
-    async def skip(self, ids: Collection[int]) -> int:
-        """Drop dead jobs and let what is parked behind them go; returns how many were dead."""
-        ...
-
     async def prune(self, *, inbox_older_than: float, dead_older_than: float) -> int:
         """Drop inbox marks and dead letters older than so many seconds; returns how many."""
         ...
@@ -363,8 +329,4 @@ class Store(Streams, Protocol):
         Stops before the first message that some group has not passed, and says which group; with
         `force` it does not stop. The count of each key's sequence goes on where it was.
         """
-        ...
-
-    async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:
-        """Those of the lanes that have a job: their later messages must queue behind it."""
         ...

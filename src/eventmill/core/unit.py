@@ -88,6 +88,14 @@ class Transaction(Protocol):
         """
         ...
 
+    def hold(self, job: Job, lane: str) -> None:
+        """Stage that a claimed job waits in a lane, parked, until `let_go` comes to it; its `attempts` are kept."""
+        ...
+
+    def let_go(self, queue: str, lane: str) -> None:
+        """Stage that the oldest job which is held in the lane leaves it, and is due by its own time again."""
+        ...
+
     def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
         """Stage the group's cursor: `tracker.done(position)` once the unit can no longer fail by itself.
 

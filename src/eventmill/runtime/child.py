@@ -1,4 +1,4 @@
-"""The process that runs what may have to be killed: `python -m eventmill.runtime.child`.
+"""The process that runs what may have to be killed: `processes` starts it with `main`.
 
 Frames of JSON, each with its length before it, come in on standard input and go out on what was standard output;
 whatever the work itself prints goes to standard error. It ends when its input does.
@@ -34,7 +34,7 @@ class Request(msgspec.Struct):
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
-    """kind: `result`, `retry`, `snooze`, `dead`, `error` or `progress`."""
+    """kind: `begun` (everything is imported), `result`, `retry`, `snooze`, `dead`, `error` or `progress`."""
 
     kind: str
     value: Any = None
@@ -71,7 +71,9 @@ def _answer(request: Request, out: BinaryIO) -> Reply:
         for folder in request.path:
             if folder not in sys.path:
                 sys.path.append(folder)
-        result = _found(request.place).run_isolated(bytes(request.data), request.about, tell)
+        work = _found(request.place)
+        _write(out, Reply("begun"))
+        result = work.run_isolated(bytes(request.data), request.about, tell)
         if isinstance(result, Retry):
             return Reply("retry", result.after)
         if isinstance(result, Snooze):
@@ -115,7 +117,3 @@ def _end_without_parent() -> None:
 
     stop = threading.Event()
     threading.Thread(target=watch, name="eventmill-parent", daemon=True).start()
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,9 @@ import msgspec
 from eventmill.core.outcome import DeadLetter, Retry, Snooze
 from eventmill.runtime.child import LENGTH, Reply, Request, decode_reply, encode
 
+STARTING = 60.0
+"""Seconds for a process to start and to import what it is to run."""
+
 Tell = Callable[[float, float | None, str], None]
 
 
@@ -33,21 +36,26 @@ class Processes:
         self._free: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
 
-    async def call(self, place: dict[str, str | None], data: bytes, about: dict[str, Any], tell: Tell | None) -> object:
-        """What the call returns, an outcome or a result as JSON has it; raises what it has raised."""
+    async def call(
+        self, place: dict[str, str | None], data: bytes, about: dict[str, Any], tell: Tell | None, timeout: float | None
+    ) -> object:
+        """What the call returns, an outcome or a result as JSON has it; raises what it has raised.
+
+        timeout: seconds it may take, from when everything is imported. Raises TimeoutError, and ProcessDiedError.
+        """
         process = self._free.pop() if self._free else await self._start()
         clean = False
         try:
             assert process.stdin is not None
             body = encode(Request(place, [folder for folder in sys.path if folder], msgspec.Raw(data), about))
             process.stdin.write(LENGTH.pack(len(body)) + body)
-            while True:
-                reply = await self._hear(process)
-                if reply.kind != "progress":
-                    break
-                if tell is not None:
-                    done, total = reply.value
-                    tell(done, total, reply.text)
+            async with asyncio.timeout(STARTING) as limit:
+                while (reply := await self._hear(process)).kind in ("begun", "progress"):
+                    if reply.kind == "begun":
+                        limit.reschedule(None if timeout is None else asyncio.get_running_loop().time() + timeout)
+                    elif tell is not None:
+                        done, total = reply.value
+                        tell(done, total, reply.text)
             clean = True
         finally:
             if clean:
@@ -59,8 +67,8 @@ class Processes:
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "eventmill.runtime.child",
+            "-c",
+            "from eventmill.runtime.child import main; main()",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder)},

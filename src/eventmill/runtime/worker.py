@@ -47,9 +47,9 @@ RESTART_FIRST, RESTART_CAP = 0.1, 5.0
 
 
 class Execution(Protocol):
-    """Runs one claimed job. What it returns is how to settle it, or None where it was settled with the job's own writes."""
+    """Runs one claimed job. What it returns is how to settle it, or the commit that does; None where it was set back."""
 
-    async def run(self, job: Job, fence: Fence) -> Ending | asyncio.Future[object]: ...
+    async def run(self, job: Job, fence: Fence) -> Ending | asyncio.Future[object] | None: ...
 
 
 class Worker:
@@ -310,7 +310,8 @@ class Worker:
                 if job is self._alone:
                     self._alone = None
                     self._wake.set()
-            self._endings.add(ending)
+            if ending is not None:
+                self._endings.add(ending)
             if len(self._runners) > self.concurrency:
                 self._runners.discard(me)
                 return

@@ -79,8 +79,10 @@ class MemoryJobs:
         if entry is None:
             return None
         self._expire(entry, now)
-        if entry.lease is not None or entry.job.state != DUE:
+        if entry.lease is not None or entry.job.state not in (DUE, PARKED):
             return None
+        if entry.job.state == PARKED:
+            entry.job = replace(entry.job, lane=None)
         self._take(entry, member, now, lease, attempt=0)
         return entry.job
 
@@ -127,6 +129,18 @@ class MemoryJobs:
         else:
             del self._entries[job.id]
             self._go_on(job, now)
+
+    def hold(self, job: Job, lane: str) -> None:
+        """The claim was checked with `require`."""
+        entry = self._entries[job.id]
+        entry.lease = None
+        entry.job = replace(entry.job, state=PARKED, lane=lane, attempts=job.attempts, crashed=0)
+
+    def let_go(self, queue: str, lane: str) -> None:
+        for entry in self._entries.values():
+            if (entry.job.queue, entry.job.lane, entry.job.state) == (queue, lane, PARKED):
+                entry.job = replace(entry.job, state=DUE, lane=None)
+                return
 
     def _go_on(self, ended: Job, now: int) -> None:
         """Let the oldest job of a lane go, unless it has been going already."""

@@ -41,6 +41,8 @@ class MemoryUnit:
         self._sends: list[Job] = []
         self._puts: list[Put] = []
         self._settlements: list[Settlement] = []
+        self._held: list[tuple[Job, str]] = []
+        self._let_go: list[tuple[str, str]] = []
         self._marks: list[tuple[Cursor, Tracker, int]] = []
         self._received: list[tuple[str, str, str]] = []
         self._has_turn = False
@@ -83,6 +85,14 @@ class MemoryUnit:
     def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
         self._require_open()
         self._settlements.append(Settlement(job, retry_at, dead))
+
+    def hold(self, job: Job, lane: str) -> None:
+        self._require_open()
+        self._held.append((job, lane))
+
+    def let_go(self, queue: str, lane: str) -> None:
+        self._require_open()
+        self._let_go.append((queue, lane))
 
     def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
         self._require_open()
@@ -158,6 +168,8 @@ class MemoryUnit:
             if settlement.job.id in settled:
                 raise LeaseLostError(f"job {settlement.job.id} was settled twice in one unit")
             settled.add(settlement.job.id)
+        for job, _ in self._held:
+            self._state.jobs.require(job)
         received: set[tuple[str, str, str]] = set()
         for mark in self._received:
             if mark in self._state.inbox or mark in received:
@@ -194,6 +206,10 @@ class MemoryUnit:
         # Ends come before new jobs: one that follows in the same lane then finds it free.
         for settlement in self._settlements:
             state.jobs.settle(settlement, milliseconds)
+        for job, lane in self._held:
+            state.jobs.hold(job, lane)
+        for queue, lane in self._let_go:
+            state.jobs.let_go(queue, lane)
         state.jobs.send(self._sends)
         state.documents.write(documents)
         state.inbox.update(dict.fromkeys(self._received, now))
@@ -202,7 +218,7 @@ class MemoryUnit:
         for cursor, tracker, _ in self._marks:
             if self._fence is not None:
                 state.groups.advance(self._fence.group, cursor.partition, *tracker.cursor())
-        if self._appends or self._sends or self._settlements or self._marks:
+        if self._appends or self._sends or self._settlements or self._let_go or self._marks:
             state.changes.note()
 
     async def _take_turn(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors, pq
 
-from eventmill.core.errors import BackendError, BackendUnavailableError, ConflictError, StorageFullError
+from eventmill.core.errors import BackendError, BackendUnavailableError, StorageFullError
 
 AGAIN = frozenset({"40001", "40P01", "55P03", "26000", "0A000", "42P05", "25P02"})
 """Nobody's fault: serialization, deadlocks, waited too long for a lock, a prepared statement that is gone or stale."""
@@ -70,11 +70,3 @@ def translated(error: BaseException, where: str) -> BackendError:
 def hopeless(error: BaseException) -> bool:
     """Whether trying to connect again cannot help: it is for people to mend."""
     return any(sign in str(error) for sign in _HOPELESS)
-
-
-def conflict(key: str, expected: int | None, error: Exception) -> Exception:
-    """ConflictError for the refusal of a document; another error as it is."""
-    if getattr(error, "sqlstate", None) != "EM003":
-        return error
-    actual = int(error.diag.message_detail or 0)  # type: ignore[attr-defined]
-    return ConflictError(f"document {key!r}", expected=expected, actual=actual or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 
 from eventmill.backends.postgres.database import Database
@@ -18,28 +19,34 @@ class PostgresJobs(Database):
     """The job part of the Store."""
 
     async def claim(self, queue: str, member: str, *, limit: int, lease: float, alone: int = 1) -> Sequence[Job]:
-        vanished = bool(await self._fetch("expired", number(self.now())))
-        levels = await self._fetch("due", text(queue))
-        if min((due for _, due in levels), default=self.now() + 1) > self.now() and not vanished:
+        expired, levels = await asyncio.gather(
+            self._fetch("expired", number(self.now())), self._fetch("due", text(queue))
+        )
+        if min((due for _, due in levels), default=self.now() + 1) > self.now() and not expired:
             return []
         milliseconds = int(lease * 1000)
         async with self._own() as unit:
             # Members change one at a time; where nobody has vanished, claims pass each other by.
             now = self.now()
-            if vanished:
+            if expired:
                 await unit.fetch("lock_members")
                 await unit.fetch("expire", number(now))
-            await unit.fetch("join", text(queue), text(member), number(now + milliseconds), number(milliseconds))
-            crashed = await unit.fetch("claimable_crashed", text(queue), number(now), number(alone))
-            if crashed:
-                rows = await unit.fetch("claim_one", text(member), number(crashed[0][0]))  # type: ignore[arg-type]
-            else:
-                if vanished:
-                    levels = await unit.fetch("due", text(queue))
-                rows = await unit.fetch(
-                    "claim", text(member), text(queue), number(now), number(limit),
-                    int4s([level for level, _ in levels]), number(alone), number(AGEING),
-                )  # fmt: skip
+                levels = await unit.fetch("due", text(queue))
+            priorities = int4s([level for level, _ in levels])
+            await unit.enter()
+            _, rows = await asyncio.gather(
+                unit.fetch("join", text(queue), text(member), number(now + milliseconds), number(milliseconds)),
+                unit.fetch(
+                    "claim",
+                    text(member),
+                    text(queue),
+                    number(now),
+                    number(limit),
+                    priorities,
+                    number(alone),
+                    number(AGEING),
+                ),
+            )
         claimed = sorted(jobs(rows), key=lambda job: job.rank)
         if claimed:
             point("job.claimed")

@@ -172,7 +172,9 @@ class OwnUnit(Staging):
         messages = prepare(all_of(entries)) if entries else []
         if messages and not self._topics.known(messages):
             await self._topics.learn(messages)
-        if self._pipeline is None and not (self._documents or self._inbox or self._settlements or self._marks):
+        if self._pipeline is None and not (
+            self._documents or self._inbox or self._settlements or self._marks or self._held or self._let_go
+        ):
             self._ended = True
             checked = entries if self._to_check else None
             return self._writer.stage(messages, self._jobs or (), checked, self._conditions or ())
@@ -214,7 +216,7 @@ class OwnUnit(Staging):
             try:
                 await self.fetch("put", text(key), blob(data), number(expected))
             except psycopg.Error as error:
-                raise faults.conflict(key, expected, error) from error
+                raise conflict(key, expected, error) from error
 
     async def _commit(self, pipeline: Pipeline, *, writes: bool) -> None:
         """Whether it was done is known even where the answer is lost: by the transaction's number."""

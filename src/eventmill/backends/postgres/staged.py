@@ -26,13 +26,21 @@ class Settlement(NamedTuple):
     due: int
 
 
+class Held(NamedTuple):
+    """A claimed job that is to wait in a lane."""
+
+    job: Job
+    member: str | None
+    lane: str
+
+
 class Staged(Generic[Owner]):
     """The staged parts of one transaction, each with the unit it is of.
 
     A refusal of the server names the place of what it refuses in its list; `blame` says whose it is.
     """
 
-    __slots__ = ("_claims", "_cursors", "_inbox", "_settlements", "appends", "jobs")
+    __slots__ = ("_claims", "_cursors", "_held", "_inbox", "_let_go", "_settlements", "appends", "jobs")
 
     def __init__(self) -> None:
         self.appends: Appends[Owner] = Appends()
@@ -40,11 +48,14 @@ class Staged(Generic[Owner]):
         self._cursors: dict[tuple[str, str, int], tuple[Cursor, Fence, tuple[int, list[int]] | None]] = {}
         self._claims: dict[tuple[str, str, int], list[tuple[Owner, Cursor]]] = {}
         self._settlements: list[tuple[Owner, Settlement]] = []
+        self._held: list[tuple[Owner, Held]] = []
+        self._let_go: list[tuple[str, str]] = []
         self._inbox: dict[tuple[str, str, str], Owner] = {}
 
     @property
     def empty(self) -> bool:
-        return not (self.appends or self.jobs or self._cursors or self._settlements or self._inbox)
+        lists = (self.appends, self.jobs, self._cursors, self._settlements, self._inbox, self._held, self._let_go)
+        return not any(lists)
 
     def hold(self, owner: Owner, cursor: Cursor, fence: Fence) -> None:
         """The transaction may commit only while this claim is held."""
@@ -59,6 +70,12 @@ class Staged(Generic[Owner]):
 
     def settle(self, owner: Owner, settlement: Settlement) -> None:
         self._settlements.append((owner, settlement))
+
+    def hold_job(self, owner: Owner, held: Held) -> None:
+        self._held.append((owner, held))
+
+    def let_go(self, queue: str, lane: str) -> None:
+        self._let_go.append((queue, lane))
 
     def receive(self, owner: Owner, group: str, message: Message) -> bool:
         """False where the same message is staged already."""
@@ -109,6 +126,21 @@ class Staged(Generic[Owner]):
                     number(now),
                 ],
             )
+        if self._held:
+            held = [each for _, each in self._held]
+            yield Call(
+                "hold",
+                [
+                    int8s([each.job.id for each in held]),
+                    int8s([each.job.token for each in held]),
+                    texts([each.member for each in held]),
+                    texts([each.lane for each in held]),
+                    int4s([each.job.attempts for each in held]),
+                ],
+            )
+        if self._let_go:
+            lanes = sorted(self._let_go)
+            yield Call("let_go", [texts([queue for queue, _ in lanes]), texts([lane for _, lane in lanes])])
         if self._inbox:
             yield Call(
                 "receive",
@@ -139,6 +171,10 @@ class Staged(Generic[Owner]):
             for place in places:
                 owner, settlement = self._settlements[place]
                 found[owner] = LeaseLostError(f"{settlement.job.queue}: job {settlement.job.id} was taken over")
+        elif name == "hold":
+            for place in places:
+                owner, held = self._held[place]
+                found[owner] = LeaseLostError(f"{held.job.queue}: job {held.job.id} was taken over")
         elif name == "receive":
             marks = list(self._inbox)
             for place in places:

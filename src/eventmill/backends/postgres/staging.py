@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from eventmill.backends.postgres.staged import Settlement, Staged
+from eventmill.backends.postgres.staged import Held, Settlement, Staged
 from eventmill.core.claims import Cursor, Fence
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.errors import ConfigurationError, UnitInterruptedError
@@ -19,8 +19,8 @@ class Staging:
     """What a unit stages in memory until it ends. Made once a message: most of it only when it is needed."""
 
     __slots__ = (
-        "_claim", "_conditions", "_documents", "_ended", "_entries", "_fence", "_inbox", "_jobs", "_marks", "_settlements",
-        "_to_check",
+        "_claim", "_conditions", "_documents", "_ended", "_entries", "_fence", "_held", "_inbox", "_jobs", "_let_go", "_marks",
+        "_settlements", "_to_check",
     )  # fmt: skip
 
     def __init__(self, claim: Cursor | Job | None, fence: Fence | None) -> None:
@@ -34,6 +34,8 @@ class Staging:
         self._documents: list[tuple[str, bytes | None, int | None]] | None = None
         self._settlements: list[tuple[Job, int | None, bool]] | None = None
         self._inbox: list[tuple[str, Message]] | None = None
+        self._held: list[tuple[Job, str]] | None = None
+        self._let_go: list[tuple[str, str]] | None = None
         self._marks: list[tuple[Cursor, Tracker, int]] | None = None
 
     def _refuse_if_ended(self) -> None:
@@ -51,6 +53,8 @@ class Staging:
             or self._settlements
             or self._inbox
             or self._marks
+            or self._held
+            or self._let_go
         )
 
     @property
@@ -86,6 +90,14 @@ class Staging:
         self._refuse_if_ended()
         self._settlements = [*(self._settlements or ()), (job, retry_at, dead)]
 
+    def hold(self, job: Job, lane: str) -> None:
+        self._refuse_if_ended()
+        self._held = [*(self._held or ()), (job, lane)]
+
+    def let_go(self, queue: str, lane: str) -> None:
+        self._refuse_if_ended()
+        self._let_go = [*(self._let_go or ()), (queue, lane)]
+
     def mark(self, cursor: Cursor, tracker: Tracker, position: int) -> None:
         self._refuse_if_ended()
         if self._marks is None:
@@ -116,14 +128,18 @@ class Staging:
         """Stage settlements, claims and inbox marks with those of others. Raises UnitInterruptedError where this
         cannot share with them."""
         claim, fence, marks = self._claim, self._fence, self._marks
+        member = fence.member if fence else None
+        for job, lane in self._held or ():
+            staged.hold_job(self, Held(job, member, lane))
+        for queue, lane in self._let_go or ():
+            staged.let_go(queue, lane)
         if not self._settlements and not self._inbox and marks and fence and len(marks) == 1 and marks[0][0] is claim:
             # What nearly every unit is.
             if staged.conflicting(marks[0][0], fence):
                 raise UnitInterruptedError("another unit of this commit stands on the same partition otherwise")
             staged.hold(self, marks[0][0], fence)
             return
-        member = self._fence.member if self._fence else None
-        settled = {job.id for job, _, _ in self._settlements or ()}
+        settled = {job.id for job, *_ in (*(self._settlements or ()), *(self._held or ()))}
         for job, retry_at, dead in self._settlements or ():
             if retry_at is not None:
                 staged.settle(self, Settlement(job, member, "retry", retry_at))

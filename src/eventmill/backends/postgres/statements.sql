@@ -33,6 +33,12 @@ SELECT {schema}.eventmill_advance($1, $2, $3, $4, $5, $6, $7)
 -- name: settle
 SELECT {schema}.eventmill_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
+-- name: hold
+SELECT {schema}.eventmill_hold($1, $2, $3, $4, $5)
+
+-- name: let_go
+SELECT {schema}.eventmill_let_go($1, $2)
+
 -- name: lock_lanes
 SELECT {schema}.eventmill_lock_lanes($1, $2)
 
@@ -196,34 +202,33 @@ UPDATE {schema}.eventmill_cursors SET member = NULL, abandoned = 0 WHERE grp = $
 UPDATE {schema}.eventmill_jobs SET state = 'due', member = NULL, attempts = greatest(0, attempts - 1)
 WHERE queue = $1 AND state = 'running' AND member = $2
 
--- name: claimable_crashed
-SELECT id FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND due <= $2 AND crashed > 0 AND crashed >= $3
-ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED
-
 -- name: claim
+-- A suspect, alone; without one, the first of each priority that are due.
+WITH suspect AS MATERIALIZED (
+    SELECT id FROM {schema}.eventmill_jobs
+    WHERE queue = $2 AND state = 'due' AND due <= $3 AND crashed > 0 AND crashed >= $6
+    ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED
+), chosen AS (
+    SELECT id FROM suspect
+    UNION ALL (
+        SELECT f.id FROM unnest($5) AS l (level), LATERAL (
+            SELECT id, due FROM {schema}.eventmill_jobs
+            WHERE queue = $2 AND state = 'due' AND priority = l.level AND due <= $3 AND crashed < $6
+            ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
+        ) AS f
+        WHERE NOT EXISTS (SELECT 1 FROM suspect)
+        ORDER BY f.due - l.level::bigint * $7, f.id LIMIT $4
+    )
+)
 UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1, attempts = j.attempts + 1
-FROM (
-    SELECT f.id FROM unnest($5) AS l (level), LATERAL (
-        SELECT id, due FROM {schema}.eventmill_jobs
-        WHERE queue = $2 AND state = 'due' AND priority = l.level AND due <= $3 AND crashed < $6
-        ORDER BY due, id LIMIT $4 FOR UPDATE SKIP LOCKED
-    ) AS f
-    ORDER BY f.due - l.level::bigint * $7, f.id LIMIT $4
-) AS d
-WHERE j.id = d.id
-RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
-    j.position, j.errors, j.message, j.priority, j.reference
-
--- name: claim_one
-UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1, attempts = j.attempts + 1
-WHERE j.id = $2
+FROM chosen WHERE j.id = chosen.id
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
     j.position, j.errors, j.message, j.priority, j.reference
 
 -- name: take
-UPDATE {schema}.eventmill_jobs AS j SET state = 'running', member = $1, token = j.token + 1
+UPDATE {schema}.eventmill_jobs AS j SET lane = CASE WHEN j.state = 'parked' THEN NULL ELSE j.lane END, state = 'running', member = $1, token = j.token + 1
 WHERE j.id = (
-    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state = 'due' FOR UPDATE SKIP LOCKED
+    SELECT id FROM {schema}.eventmill_jobs WHERE reference = $2 AND state IN ('due', 'parked') FOR UPDATE SKIP LOCKED
 )
 RETURNING j.id, j.queue, j.lane, j.state, j.due, j.attempts, j.token, j.crashed, j.recorded_at, j.topic, j.partition,
     j.position, j.errors, j.message, j.priority, j.reference

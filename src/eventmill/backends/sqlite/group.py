@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from time import monotonic
 
 from eventmill.backends.sql.prepared import PreparedMessage
 from eventmill.backends.sqlite.additions import Additions
@@ -16,6 +17,12 @@ from eventmill.core.job import Job
 from eventmill.core.message import Message
 from eventmill.core.stream import Absence, Append
 from eventmill.core.tracker import Tracker
+
+LONG = 0.1
+"""Seconds that the write lock was held, after which a commit renews this process's leases itself."""
+
+Beating = Mapping[int, tuple[str, int]]
+"""Members as a JSON list and their lease in milliseconds, of each backend that renews leases on the file."""
 
 
 class Staged:
@@ -95,6 +102,16 @@ class Group:
         self.fences: set[Fence] = set()
         self.verified: dict[int, Cursor] = {}  # by identity, which is all that needs to be compared
         self.held: dict[Fence, dict[tuple[str, int], int]] = {}
+
+    def renew(self, connection: sqlite3.Connection, sql: dict[str, str], now: int, beating: Beating) -> None:
+        """Where the lock was held for so long that no heartbeat could be written meanwhile, this commit is one.
+
+        A handler may have blocked the event loop while others' transaction was open: nobody could take over
+        then, and nobody shall win the race for it now.
+        """
+        if monotonic() - self.opened > LONG:
+            for members, lease in list(beating.values()):
+                connection.execute(sql["beat"], (now + lease, lease, members))
 
     def verify(
         self, connection: sqlite3.Connection, sql: dict[str, str], claim: Cursor | Job | None, fence: Fence | None

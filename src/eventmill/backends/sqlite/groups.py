@@ -93,6 +93,7 @@ class SqliteGroups(Database):
         await self._write(work)
 
     def beat(self, members: Collection[str], lease: float) -> None:
+        self.writer.beating[id(self)] = json.dumps(list(members)), int(lease * 1000)
         with self._beating:
             if self._beater is None:
                 self._beater = connect(self.path, synchronous=self._synchronous)

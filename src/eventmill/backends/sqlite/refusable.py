@@ -46,16 +46,18 @@ def _write_many(connection: sqlite3.Connection, sql: dict[str, str], documents: 
 class Refusable:
     """Staged until the unit ends, then applied in its savepoint."""
 
-    __slots__ = ("documents", "inbox", "settlements")
+    __slots__ = ("documents", "held", "inbox", "let_go", "settlements")
 
     def __init__(self) -> None:
         self.documents: list[tuple[str, bytes | None, int | None]] = []
         self.settlements: list[tuple[Job, int | None, bool]] = []
+        self.held: list[tuple[Job, str]] = []
+        self.let_go: list[tuple[str, str]] = []
         self.inbox: list[tuple[str, Message]] = []
 
     def ends(self, claim: object) -> Job | None:
         """The job that is all there is to it: done, and the one its unit stands on, which was verified."""
-        if len(self.settlements) != 1 or self.documents or self.inbox:
+        if len(self.settlements) != 1 or self.documents or self.inbox or self.held or self.let_go:
             return None
         job, retry_at, dead = self.settlements[0]
         return job if job is claim and job.lane is None and retry_at is None and not dead else None
@@ -101,6 +103,12 @@ class Refusable:
                 execute(sql["next_of_lane"], (job.queue, lane, now))
         if done:
             connection.executemany(sql["finish_job"], done)
+        for job, lane in self.held:
+            if job is not claim and not execute(sql["claimed"], (job.id, job.token, member)).fetchone():
+                raise LeaseLostError(f"{job.queue}: job {job.id} was taken over")
+            execute(sql["hold_job"], (lane, job.attempts, job.id))
+        for place in self.let_go:
+            execute(sql["let_go"], place)
         for group, message in self.inbox:
             if execute(sql["inbox"], (group, message.id, message.source, now)).rowcount == 0:
                 raise DuplicateError(f"{group}: {message.id} from {message.source} was handled before")

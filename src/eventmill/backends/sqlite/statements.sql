@@ -222,7 +222,7 @@ WHERE id IN (
 RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 
 -- name: claim_some
-UPDATE eventmill_jobs SET state = 'running', member = ?1, token = token + 1, attempts = attempts + ?2
+UPDATE eventmill_jobs SET lane = CASE WHEN state = 'parked' THEN NULL ELSE lane END, state = 'running', member = ?1, token = token + 1, attempts = attempts + ?2
 WHERE id IN (SELECT value FROM json_each(?3))
 RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 
@@ -241,7 +241,7 @@ SELECT due, id FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priori
 ORDER BY due, id LIMIT ?4
 
 -- name: takeable
-SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state = 'due'
+SELECT id, queue FROM eventmill_jobs WHERE reference = ? AND state IN ('due', 'parked')
 
 -- name: find_job
 SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
@@ -273,6 +273,13 @@ UPDATE eventmill_jobs SET state = 'due', member = NULL, due = ?, errors = ?, att
 -- name: bury_job
 -- Without a lane, it holds nothing up.
 UPDATE eventmill_jobs SET state = 'dead', member = NULL, errors = ?, due = ?, lane = ?, crashed = 0 WHERE id = ?
+
+-- name: hold_job
+UPDATE eventmill_jobs SET state = 'parked', member = NULL, lane = ?, attempts = ?, crashed = 0 WHERE id = ?
+
+-- name: let_go
+UPDATE eventmill_jobs SET state = 'due', lane = NULL
+WHERE id = (SELECT min(id) FROM eventmill_jobs WHERE queue = ? AND lane = ? AND state = 'parked')
 
 -- name: lane
 SELECT lane FROM eventmill_jobs WHERE id = ?

@@ -113,6 +113,12 @@ class SqliteUnit:
     def settle(self, job: Job, *, retry_at: int | None = None, dead: bool = False) -> None:
         self._refused().settlements.append((job, retry_at, dead))
 
+    def hold(self, job: Job, lane: str) -> None:
+        self._refused().held.append((job, lane))
+
+    def let_go(self, queue: str, lane: str) -> None:
+        self._refused().let_go.append((queue, lane))
+
     def receive(self, group: str, message: Message) -> None:
         self._refused().inbox.append((group, message))
 

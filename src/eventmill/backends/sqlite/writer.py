@@ -71,9 +71,11 @@ class Writer:
         self.cursor = self.connection.cursor()
         """For the statements of units, which have their turn one at a time and read all rows at once."""
         self.commits = 0
+        self.beating: dict[int, tuple[str, int]] = {}
         self._sql = statements
         self._busy_timeout = busy_timeout
         self._committed = committed
+        self._clock = clock
         self.appender = Appender(self.connection, statements, clock)
         self._checkpoints = Checkpoints(path, synchronous)
         self._fork = fork.count
@@ -297,10 +299,8 @@ class Writer:
         positions = appender.append(additions.messages, additions.repeatable)
         if group.done:
             self.connection.executemany(self._sql["finish_job"], group.done)
-        appender.send(group.jobs)
-        for entry in staged:
-            if entry.refusal is None:
-                appender.send(entry.jobs)
+        group.renew(self.connection, self._sql, int(self._clock.now() * 1000), self.beating)
+        appender.send([*group.jobs, *(job for each in staged if each.refusal is None for job in each.jobs)])
         if group.marks:
             cursors = [(tracker.cursor(), place) for tracker, place in group.marks.items()]
             self.connection.executemany(

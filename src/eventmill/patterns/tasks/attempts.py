@@ -27,10 +27,12 @@ from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.call import FIRE, UNIQUE
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.patterns.tasks.limit import CARRIED, Limits, limits_of
 from eventmill.patterns.tasks.results import Report, State, encode_report, result_key
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.unique import vacate
 from eventmill.runtime.ending import Ending
+from eventmill.runtime.interrupted import through
 from eventmill.runtime.processes import Processes
 from eventmill.runtime.transaction import SyncTransaction, Transaction, current
 
@@ -42,7 +44,7 @@ ERRORS_KEPT = 20
 UNKNOWN = exponential(1.0, factor=3.0, attempts=8)
 """While services are deployed, an old worker may meet a new task: a new one will claim it."""
 
-Settled = Ending | asyncio.Future[object]
+Settled = Ending | asyncio.Future[object] | None
 
 
 class Attempts:
@@ -60,6 +62,7 @@ class Attempts:
         store: Store,
         envelopes: Envelopes,
         finale: Finale,
+        limits: Limits,
         clock: Clock,
         rng: random.Random,
         threads: Executor,
@@ -70,6 +73,7 @@ class Attempts:
         self._store = store
         self._envelopes = envelopes
         self._finale = finale
+        self._limits = limits
         self._clock = clock
         self._rng = rng
         self._threads = threads
@@ -87,7 +91,12 @@ class Attempts:
         if job.crashed and job.attempts > task.retry.attempts:
             reason = DeadLetter(f"the process running it died, {job.attempts - 1} times")
             return await self._ended(task, job, fence, self._failed(job, task.retry, reason, None))
+        if task.topic is not None:
+            return await through(lambda: self._publish(job, fence))
         try:
+            limits = limits_of(job)
+            if limits and await self._limits.begin(job, fence, limits) is not None:
+                return None
             return await self._run(task, job, fence)
         finally:
             self._told.pop(job.id, None)
@@ -95,9 +104,20 @@ class Attempts:
                 # It went on all the same, and has ended: what interrupted it must not interrupt the next one.
                 self._spare(job)
 
+    async def _publish(self, job: Job, fence: Fence) -> Settled:
+        """It is due: from here on it is a message, and a consumer group's."""
+        unit = self._store.unit(job, fence)
+        try:
+            unit.append([job.message])
+            unit.settle(job)
+            return _future(await unit.finish())
+        except BaseException:
+            await unit.discard()
+            raise
+
     async def _run(self, task: Task[..., Any], job: Job, fence: Fence) -> Settled:
         if task.unique is not None and task.unique.until == "begun":
-            await self._begin(job, fence)
+            await through(lambda: self._begin(job, fence))
         unit = self._store.unit(job, fence)
         transaction = Transaction(unit, self._envelopes)
         message_token = handling.set(job.message)
@@ -106,7 +126,7 @@ class Attempts:
         error: BaseException | None = None
         try:
             try:
-                if task.timeout is None:
+                if task.timeout is None or task.isolated:
                     result = await self._call(task, job, transaction)
                 else:
                     async with asyncio.timeout(task.timeout):
@@ -162,7 +182,7 @@ class Attempts:
                 "id": job.message.id,
             }
             tell = self._teller(task, job) if task.keep is not None else None
-            return self._processes.call(task.place, job.message.data, about, tell)
+            return self._processes.call(task.place, job.message.data, about, tell, task.timeout)
 
         def given(want: str) -> object:
             if want == "@transaction":
@@ -212,8 +232,8 @@ class Attempts:
             try:
                 unit.put(result_key(self._prefix, report.id), encode_report(report), expected=None)
                 await (await unit.finish())
-            except LeaseLostError:
-                await unit.discard()
+            except (LeaseLostError, UnitInterruptedError):
+                await unit.discard()  # it has ended, or says more of it in a moment
 
     # Ends
 
@@ -230,9 +250,26 @@ class Attempts:
 
     async def _ended(self, task: Task[..., Any], job: Job, fence: Fence, ending: Ending) -> Settled:
         """A failed attempt that was the last one brings about more than its own end."""
-        if not ending.dead or self._finale.plain(job, task.keep):
+        if not ending.dead:
+            return (
+                ending
+                if CARRIED not in (job.message.extensions or {})
+                else await through(lambda: self._again(job, fence, ending))
+            )
+        if self._finale.plain(job, task.keep):
             return ending
         return await self._end(task.name, task.keep, job, fence, ending, "dead")
+
+    async def _again(self, job: Job, fence: Fence, ending: Ending) -> asyncio.Future[object]:
+        """What is to run again later does not use its limits meanwhile."""
+        unit = self._store.unit(job, fence)
+        try:
+            await self._limits.free(unit, job)
+            unit.settle(ending.job, retry_at=ending.retry_at)
+            return _future(await unit.finish())
+        except BaseException:
+            await unit.discard()
+            raise
 
     async def _end(
         self, name: str, kept: float | None, job: Job, fence: Fence, ending: Ending, state: State

@@ -28,6 +28,7 @@ class CallSpec(msgspec.Struct, tag_field="kind", tag="call", omit_defaults=True,
     priority: int = 0
     topic: str | None = None
     unique: str | None = None
+    limits: str | None = None
     then: CallSpec | GroupSpec | None = None
 
 
@@ -94,31 +95,33 @@ class Call:
 
     def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str:
         """Let the transaction send it, and return its id."""
-        job = self.desk.job(self.spec, due(self.desk.clock, after, at), None)
+        due = moment(self.desk.clock, after, at)
+        job = self.desk.job(self.spec, due, None)
         if self.unique is None:
-            transaction.unit.send([job])
+            hand_in(transaction.unit, self.spec, job, due)
         else:
 
             async def place(unit: StoreTransaction) -> None:
-                await self._place(unit, job)
+                await self._place(unit, job, due)
 
             transaction.defer(place)
         return job.message.id
 
     async def place(self, unit: StoreTransaction, *, after: float | None = None, at: datetime | None = None) -> str:
         """Stage it in a unit; returns its id, or that of the one that is there already."""
-        return await self._place(unit, self.desk.job(self.spec, due(self.desk.clock, after, at), None))
+        due = moment(self.desk.clock, after, at)
+        return await self._place(unit, self.desk.job(self.spec, due, None), due)
 
     async def fire(self, unit: StoreTransaction, moment: int) -> str:
         """Stage it as what a schedule meant for a moment, in milliseconds since 1970 UTC."""
-        return await self._place(unit, self.desk.job(self.spec, moment, None, fire=moment))
+        return await self._place(unit, self.desk.job(self.spec, moment, None, fire=moment), moment)
 
-    async def _place(self, unit: StoreTransaction, job: Job) -> str:
+    async def _place(self, unit: StoreTransaction, job: Job, due: int | None) -> str:
         if self.unique is not None and self.spec.unique is not None:
             existing = await reserve(unit, self.desk.prefix, self.spec.unique, job.message.id, self.unique)
             if existing is not None:
                 return existing
-        unit.send([job])
+        hand_in(unit, self.spec, job, due)
         return job.message.id
 
 
@@ -144,11 +147,11 @@ class Group:
 
     def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str:
         """Let the transaction send them, and return the group's id."""
-        return start_group(transaction.unit, self.desk, self.spec, due(self.desk.clock, after, at), None)
+        return start_group(transaction.unit, self.desk, self.spec, moment(self.desk.clock, after, at), None)
 
     async def place(self, unit: StoreTransaction, *, after: float | None = None, at: datetime | None = None) -> str:
         """The same in a unit."""
-        return start_group(unit, self.desk, self.spec, due(self.desk.clock, after, at), None)
+        return start_group(unit, self.desk, self.spec, moment(self.desk.clock, after, at), None)
 
 
 def group(*calls: Call) -> Group:
@@ -161,6 +164,10 @@ def group(*calls: Call) -> Group:
     for call in calls:
         if call.unique is not None:
             raise ConfigurationError(f"{call!r} is unique and cannot be of a group: it may stand for one that is not")
+        if call.spec.topic is not None:
+            raise ConfigurationError(
+                f"{call!r} is run through a topic, where no group hears of its end: leave topic= out"
+            )
         if call.desk is not calls[0].desk:
             raise ConfigurationError("group() takes calls of the tasks of one App")
     return Group(calls[0].desk, GroupSpec(tuple(call.spec for call in calls)))
@@ -178,9 +185,21 @@ def append(first: Spec | None, following: Call | Group) -> Spec:
 def start(unit: StoreTransaction, desk: Desk, spec: Spec, within: str | None) -> None:
     """Stage what follows. within: the group whose member ends when this has ended."""
     if isinstance(spec, CallSpec):
-        unit.send([desk.job(spec, None, within)])
+        if spec.topic is not None and within is not None:
+            raise ConfigurationError(
+                f"{spec.type} is run through a topic, and cannot be the end of a member of a group"
+            )
+        hand_in(unit, spec, desk.job(spec, None, within), None)
     else:
         start_group(unit, desk, spec, None, within)
+
+
+def hand_in(unit: StoreTransaction, spec: CallSpec, job: Job, due: int | None) -> None:
+    """Stage a call: as a job, or, where its task has a topic and it may begin at once, as a message of that."""
+    if spec.topic is not None and due is None:
+        unit.append([job.message])
+    else:
+        unit.send([job])
 
 
 def start_group(unit: StoreTransaction, desk: Desk, spec: GroupSpec, due: int | None, within: str | None) -> str:
@@ -197,7 +216,7 @@ def group_key(desk: Desk, identity: str) -> str:
     return f"{desk.prefix}group/{identity}"
 
 
-def due(clock: Clock, after: float | None, at: datetime | None) -> int | None:
+def moment(clock: Clock, after: float | None, at: datetime | None) -> int | None:
     """The moment that `after` or `at` mean, in milliseconds; None for now."""
     if after is None and at is None:
         return None

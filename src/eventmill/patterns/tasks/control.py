@@ -12,11 +12,12 @@ import msgspec
 
 from eventmill.core.capabilities import Store
 from eventmill.core.claims import Fence
-from eventmill.core.errors import BackendError, ConfigurationError, ConflictError, EventmillError
+from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import Desk
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.runtime.interrupted import through
 from eventmill.runtime.worker import Worker
 
 log = logging.getLogger("eventmill")
@@ -54,11 +55,11 @@ class Operator:
     def cancel_key(self, identity: str) -> str:
         return f"{self._desk.prefix}control/cancel/{identity}"
 
-    async def setting(self, queue: str) -> Setting:
-        """What was said of a queue."""
-        key = self._queue_key(queue)
-        found = [each for each in await self._store.documents(key, limit=1) if each.key == key]
-        return decode_setting(found[0].data) if found else Setting()
+    async def settings(self) -> Mapping[str, Setting]:
+        """What was said of queues, by their names."""
+        prefix = self._queue_key("")
+        found = await self._store.documents(prefix, limit=MANY)
+        return {each.key.removeprefix(prefix): decode_setting(each.data) for each in found}
 
     async def set(self, queue: str, *, paused: bool | None = None, concurrency: int | None = None) -> Setting:
         """Pause or resume a queue, or have each process run so many of its tasks at a time, within a second."""
@@ -82,7 +83,10 @@ class Operator:
         member = f"{self._desk.new_id()}/operator"
         job = await self._store.take(identity, member, lease=self._lease)
         if job is not None:
-            await self._end(job, member, kept.get(job.message.type))
+            try:
+                await through(lambda: self._end(job, member, kept.get(job.message.type)))
+            finally:
+                await self._store.release(job.queue, member, None)
             return "cancelled"
         found = await self._store.find(identity)
         if found is None:
@@ -104,8 +108,6 @@ class Operator:
         except BaseException:
             await unit.discard()
             raise
-        finally:
-            await self._store.release(job.queue, member, None)
 
     async def run_now(self, identity: str) -> bool:
         """Let a task that waits for its time run at once; False where none of this id waits."""
@@ -157,7 +159,7 @@ class Control:
         while True:
             try:
                 await self.look()
-            except (BackendError, ConflictError) as error:
+            except EventmillError as error:
                 log.info("tasks: the operators' word waits: %s", error)
             await asyncio.sleep(LOOK_EVERY)
 

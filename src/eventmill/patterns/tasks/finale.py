@@ -19,6 +19,7 @@ from eventmill.patterns.tasks.call import (
     group_key,
     start,
 )
+from eventmill.patterns.tasks.limit import CARRIED, Limits
 from eventmill.patterns.tasks.results import Report, State, expire, keep
 from eventmill.patterns.tasks.unique import vacate
 
@@ -31,8 +32,9 @@ class Finale:
     abandoned: seconds after which a group is forgotten whose members have all ended, some of them dead and never replayed.
     """
 
-    def __init__(self, desk: Desk, abandoned: float) -> None:
+    def __init__(self, desk: Desk, limits: Limits, abandoned: float) -> None:
         self._desk = desk
+        self._limits = limits
         self._abandoned = abandoned
 
     def plain(self, job: Job, kept: float | None) -> bool:
@@ -47,6 +49,8 @@ class Finale:
         message = job.message
         carried = message.extensions or {}
         unique = carried.get(UNIQUE)
+        if CARRIED in carried:
+            await self._limits.free(unit, job)
         if unique is not None:
             await vacate(unit, self._desk.prefix, unique, message.id)
         if kept is not None:

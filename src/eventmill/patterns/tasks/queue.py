@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.names import check_name
+from eventmill.patterns.tasks.limit import Limit
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue of tasks. concurrency: how many of them run at a time in each process."""
+    """A queue of tasks. concurrency: how many of them run at a time in each process. limit: over all processes."""
 
     name: str
     concurrency: int = 16
+    limit: Limit | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "queue")
         if self.concurrency < 1:
             raise ConfigurationError(f"queue {self.name}: concurrency={self.concurrency}; give 1 or more")
+        if self.limit is not None:
+            self.limit.check(f"queue {self.name}", None)

@@ -42,6 +42,10 @@ class Report(msgspec.Struct, omit_defaults=True):
 decode_report = msgspec.json.Decoder(Report).decode
 
 
+IN_USE = 60_000
+"""Milliseconds after which a document that is in use is looked at again."""
+
+
 def result_key(prefix: str, identity: str) -> str:
     return f"{prefix}result/{identity}"
 
@@ -73,13 +77,20 @@ def expire(unit: Transaction, desk: Desk, queue: str, key: str, at: int) -> None
 
 class _Dated(msgspec.Struct):
     expires: int = 0
+    running: dict[str, int] = {}
 
 
 _decode_dated = msgspec.json.Decoder(_Dated).decode
 
 
-async def remove(key: str, tx: RuntimeTransaction, now: int) -> None:
-    """Delete a document, unless it was written anew since and is to be kept for longer."""
+async def remove(key: str, tx: RuntimeTransaction, desk: Desk, queue: str) -> None:
+    """Delete a document; later, where it was written anew since and is to be kept for longer, or is in use."""
     found = await tx.get(key)
-    if found is not None and _decode_dated(found.data).expires <= now:
+    if found is None:
+        return
+    now = int(desk.clock.now() * 1000)
+    dated = _decode_dated(found.data)
+    if dated.expires > now or dated.running:
+        expire(tx.unit, desk, queue, key, max(dated.expires, now + IN_USE))
+    else:
         tx.put(key, None, expected=found.version)

@@ -16,6 +16,7 @@ from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.tasks.arguments import Arguments
 from eventmill.patterns.tasks.call import Call, CallSpec, Desk, check_priority
 from eventmill.patterns.tasks.context import TaskContext
+from eventmill.patterns.tasks.limit import Limit, carried
 from eventmill.patterns.tasks.unique import Unique
 
 P = ParamSpec("P")
@@ -42,6 +43,8 @@ class Task(Generic[P, R]):
         unique: Unique | None = None,
         keep: float | None = None,
         topic: str | None = None,
+        limit: Limit | None = None,
+        queue_limit: Callable[[], Limit | None] = lambda: None,
     ) -> None:
         self.function = function
         self.name = name
@@ -60,6 +63,10 @@ class Task(Generic[P, R]):
             self._check_isolated()
         if unique is not None:
             unique.check(name, self.arguments.names)
+        if limit is not None:
+            limit.check(f"task {name}", self.arguments.names)
+        self.limit = limit
+        self._queue_limit = queue_limit
         self._desk = desk
         self._store_queue = store_queue
         self.__doc__ = function.__doc__
@@ -83,8 +90,19 @@ class Task(Generic[P, R]):
         key = None
         if self.unique is not None:
             key = self.unique.key(self.name, self.arguments.names, self.arguments.decode(data))
-        spec = CallSpec(self.type, self._store_queue, msgspec.Raw(data), self.priority, self.topic, key)
+        spec = CallSpec(
+            self.type, self._store_queue, msgspec.Raw(data), self.priority, self.topic, key, self._limits(data)
+        )
         return Call(self._desk, spec, self.unique)
+
+    def _limits(self, data: bytes) -> str | None:
+        of_queue = self._queue_limit()
+        if self.limit is None and of_queue is None:
+            return None
+        limits = [] if of_queue is None else [of_queue.of(f"queue/{self.queue}", None)]
+        if self.limit is not None:
+            limits.append(self.limit.of(f"task/{self.name}", self.arguments.decode(data)))
+        return carried(limits)
 
     def refusal(self, result: object) -> Retry | DeadLetter | Snooze | None:
         """What the function's return value asks for; None where it is a result."""

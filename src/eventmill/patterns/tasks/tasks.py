@@ -20,15 +20,18 @@ from eventmill.core.job import Job
 from eventmill.core.names import check_name
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
-from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group
-from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
+from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, moment
+from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator, Setting
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
 from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
 from eventmill.patterns.tasks.schedules import Schedules
 from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.through_topic import consumer_of
 from eventmill.patterns.tasks.timing import Missed, Timing
 from eventmill.patterns.tasks.unique import Unique
+from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.processes import Processes
 from eventmill.runtime.transaction import Transaction, current
@@ -60,6 +63,7 @@ class Tasks:
         lease: float,
         dead_retention: float,
         opened: Callable[[], Awaitable[None]],
+        consumers: list[Consumer],
     ) -> None:
         self.by_type: dict[str, Task[..., Any]] = {}
         self.queues: dict[str, Queue] = {}
@@ -72,7 +76,9 @@ class Tasks:
         self._rng = rng
         self._lease = lease
         self._opened = opened
-        self._finale = Finale(self, dead_retention)
+        self._consumers = consumers
+        self._limits = Limits(self, store)
+        self._finale = Finale(self, self._limits, dead_retention)
         self._operator = Operator(self, store, self._finale, lease)
         self._add(self._expire, name=EXPIRE, queue=DEFAULT)
         self.schedules = Schedules(self, store)
@@ -89,6 +95,8 @@ class Tasks:
         priority: int = 0,
         unique: Unique | bool | str | Sequence[str] | None = None,
         keep: float | None = None,
+        limit: Limit | None = None,
+        topic: str | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Make a function a task: `@app.task()` above it. Calling it just calls it; `task.job(…)` is a call for a worker.
 
@@ -102,7 +110,11 @@ class Tasks:
         killed. It counts as a failure.
         priority: -9 to 9; each level is worth a minute of waiting, so that nothing starves.
         unique: True, or names of arguments: one call at a time with the same values of them; see `Unique`.
+        limit: how many run at a time or begin in a while over all processes, by arguments or in all; see `Limit`.
         keep: seconds to keep its result, state and progress for, where `app.tasks.report(id)` finds them.
+
+        topic: let a call, when it is due, be a message of this topic of the broker; its workers are a consumer group there,
+        in whatever process runs the App. Retries and dead letters are that group's.
 
         Raises ConfigurationError, saying what to change, for what cannot be kept.
         """
@@ -113,7 +125,7 @@ class Tasks:
                 if seconds is not None and not seconds > 0:
                     raise ConfigurationError(f"task {called}: {what}={seconds}; give seconds above 0")
             self.queues.setdefault(queue, Queue(queue))
-            return self._add(
+            task = self._add(
                 function,
                 name=called,
                 queue=queue,
@@ -122,7 +134,14 @@ class Tasks:
                 priority=priority,
                 unique=_unique(unique),
                 keep=keep,
+                limit=limit,
+                queue_limit=lambda: self.queues[queue].limit,
+                topic=None if topic is None else check_name(topic, "topic"),
             )
+            if topic is not None:
+                group = f"{self._app}.{task.type}"
+                self._consumers.append(consumer_of(task, self, group, self.queues[queue].concurrency))
+            return task
 
         return register
 
@@ -162,9 +181,9 @@ class Tasks:
         self.by_type[task.type] = task
         return task
 
-    def queue(self, name: str, *, concurrency: int = 16) -> None:
-        """Say how a queue is worked on. concurrency: tasks that run at a time in each process."""
-        self.queues[name] = Queue(name, concurrency)
+    def queue(self, name: str, *, concurrency: int = 16, limit: Limit | None = None) -> None:
+        """Say how a queue is worked on. concurrency: tasks that run at a time in each process. limit: over all processes."""
+        self.queues[name] = Queue(name, concurrency, limit)
 
     # What calls stand on
 
@@ -176,12 +195,13 @@ class Tasks:
         """The call as the store keeps it. due: milliseconds since 1970 UTC, or None for now. group: which it is a member
         of. fire: the moment that a schedule meant."""
         extensions: dict[str, str] | None = None
-        if spec.unique is not None or spec.then is not None or group is not None or fire is not None:
-            carried = {UNIQUE: spec.unique, GROUP: group, FIRE: None if fire is None else str(fire)}
+        if spec.unique or spec.limits or spec.then is not None or group is not None or fire is not None:
+            fired = None if fire is None else str(fire)
+            carried = {UNIQUE: spec.unique, CARRIED: spec.limits, GROUP: group, FIRE: fired}
             extensions = {name: value for name, value in carried.items() if value is not None}
             if spec.then is not None:
                 extensions[THEN] = msgspec.json.encode(spec.then).decode()
-        message = self._envelopes.written(spec.type, TOPIC, bytes(spec.data), extensions)
+        message = self._envelopes.written(spec.type, spec.topic or TOPIC, bytes(spec.data), extensions)
         now = int(self.clock.now() * 1000)
         return Job(
             queue=spec.queue,
@@ -193,7 +213,7 @@ class Tasks:
         )
 
     async def _expire(self, key: str, tx: Transaction) -> None:
-        await remove(key, tx, int(self.clock.now() * 1000))
+        await remove(key, tx, self, self.store_queue(DEFAULT))
 
     # Sending
 
@@ -208,6 +228,11 @@ class Tasks:
         if transaction is not None and transaction.open and transaction.belongs_to(self._envelopes):
             return await call.place(transaction.unit, after=after, at=at)
         unit = self._store.unit()
+        if isinstance(call, Call) and call.unique is None and call.spec.topic is None:
+            job = self.job(call.spec, moment(self.clock, after, at), None)
+            unit.send([job])
+            await (await unit.finish())
+            return job.message.id
         try:
             identity = await call.place(unit, after=after, at=at)
             durable = await unit.finish()
@@ -222,18 +247,27 @@ class Tasks:
     async def report(self, identity: str) -> Report | None:
         """How far a task is; None for one that is unknown, or has ended and keeps nothing."""
         await self._opened()
-        key = result_key(self.prefix, identity)
-        kept = [each for each in await self._store.documents(key, limit=1) if each.key == key]
-        if kept and (report := decode_report(kept[0].data)).state != "running":
-            return report
+        kept = await self.kept(identity)
+        if kept is not None and kept.state != "running":
+            return kept
         job = await self._store.find(identity)
         if job is None:
             return None
-        if kept and job.state == "running":
-            return report
+        if kept is not None and job.state == "running":
+            return kept
         state: Any = "waiting" if job.state in ("due", "parked") else job.state
         error = job.errors[-1].error if job.errors else ""
         return Report(identity, job.message.type.removeprefix("task."), state, job.due, job.attempts, error=error)
+
+    async def kept(self, identity: str) -> Report | None:
+        """What a task that says `keep=` has left so far: its progress, or its result."""
+        key = result_key(self.prefix, identity)
+        found = [each for each in await self._store.documents(key, limit=1) if each.key == key]
+        return decode_report(found[0].data) if found else None
+
+    async def settings(self) -> Mapping[str, Setting]:
+        """What operators have said of queues, by their names."""
+        return await self._operator.settings()
 
     async def result(self, identity: str, timeout: float) -> Report:
         """Wait until a task that says `keep=` has ended; returns its report. Raises TimeoutError."""
@@ -295,6 +329,7 @@ class Tasks:
             store=self._store,
             envelopes=self._envelopes,
             finale=self._finale,
+            limits=self._limits,
             clock=self.clock,
             rng=self._rng,
             threads=ThreadPoolExecutor(queue.concurrency, thread_name_prefix=f"eventmill-{queue.name}"),

@@ -226,10 +226,10 @@ class TaskCases(TasksOnStage):
         ends: list[str] = []
         async with self.opened(stage) as app:
 
-            @app.task(timeout=0.05, retry=fixed(0.01, attempts=2))
+            @app.task(timeout=0.1, retry=fixed(0.01, attempts=2))
             async def slow(tx: Transaction) -> None:
-                await tx.execute(INSERT, ("slow", "", 1))
                 try:
+                    await tx.execute(INSERT, ("slow", "", 1))
                     await asyncio.sleep(30)
                 finally:
                     ends.append("stopped")
@@ -263,6 +263,24 @@ class TaskCases(TasksOnStage):
                 await waiting(lambda: none_left(app))
             assert sorted(number for _, _, number in await effects(app)) == list(range(20))
 
+    @case()
+    async def test_a_task_may_go_through_a_topic(self, stage: Stage[Any]) -> None:
+        async with self.opened(stage) as app:
+            through_a_topic(app)
+            await send_through_a_topic(app)
+            async with running(app):
+                found = await until(app, lambda found: len(found) == 5)
+                await waiting(lambda: count_dead(app, 1))
+            assert sorted(number for _, _, number in found) == [1, 2, 3, 4, 104]
+            (job,) = await dead(app)
+            assert (job.queue, job.message.type) == ("conformance.task.book", "task.book")
+
+            async def other(number: int) -> None: ...
+
+            for wrong in ({"unique": True}, {"keep": 60.0}, {"priority": 1}):
+                with refused(ConfigurationError):
+                    app.task(topic="work", name="other", **wrong)(other)
+
     @case(shared=True)
     async def test_many_workers_share_a_queue(self, stage: Stage[Any]) -> None:
         async with self.opened(stage) as one, self.opened(stage) as two:
@@ -280,6 +298,31 @@ class TaskCases(TasksOnStage):
             async with running(one, two):
                 await waiting(lambda: none_left(one))
             assert sorted(number for _, _, number in await effects(one)) == list(range(300))
+
+
+def through_a_topic(app: App) -> None:
+    """A task that fails at its first attempt, and for good where its number is 9."""
+
+    @app.task(topic="work", retry=fixed(0.05, attempts=2))
+    async def book(number: int, tx: Transaction, context: TaskContext) -> None:
+        await tx.execute(INSERT, ("book", context.id, number))
+        if context.attempt == 1 or number == 9:
+            raise ValueError("at the second attempt it works, mostly")
+
+
+async def send_through_a_topic(app: App) -> None:
+    book = app.tasks.by_type["task.book"]
+    await app.open()
+    await app.send(book.job(1))
+    await app.send(book.job(2), after=0.3)
+    await app.send(book.job(9))
+    with refused(ZeroDivisionError):
+        async with app.transaction() as tx:
+            tx.send(book.job(0))
+            raise ZeroDivisionError
+    async with app.transaction() as tx:
+        tx.send(book.job(3))
+        tx.send(book.job(4).then(book.job(104)))
 
 
 class _Recorder:

@@ -115,3 +115,38 @@ BEGIN
     END LOOP;
 END
 $body$;
+
+-- Claimed jobs wait in lanes, each while its member has claimed it under its token (EM001 says which are lost).
+CREATE FUNCTION {schema}.eventmill_hold(jobs bigint[], tokens bigint[], members text[], lanes text[], tries integer[])
+RETURNS void LANGUAGE plpgsql AS $body$
+DECLARE
+    lost text;
+BEGIN
+    PERFORM 1 FROM {schema}.eventmill_jobs AS j WHERE j.id = ANY (jobs) ORDER BY j.id FOR UPDATE;
+    SELECT json_agg(n.number - 1) INTO lost
+    FROM unnest(jobs, tokens, members) WITH ORDINALITY AS n (job, token, member, number)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {schema}.eventmill_jobs AS j
+        WHERE j.id = n.job AND j.token = n.token AND j.member = n.member AND j.state = 'running'
+    );
+    IF lost IS NOT NULL THEN
+        RAISE EXCEPTION 'jobs were taken over' USING ERRCODE = 'EM001', DETAIL = lost;
+    END IF;
+    UPDATE {schema}.eventmill_jobs AS j
+    SET state = 'parked', member = NULL, lane = n.lane, attempts = n.tries, crashed = 0
+    FROM unnest(jobs, lanes, tries) AS n (job, lane, tries) WHERE j.id = n.job;
+END
+$body$;
+
+-- The oldest job that is held in a lane leaves it; a lane that is named twice lets two go.
+CREATE FUNCTION {schema}.eventmill_let_go(queues text[], lanes text[]) RETURNS void LANGUAGE plpgsql AS $body$
+BEGIN
+    FOR number IN 1 .. cardinality(lanes) LOOP
+        UPDATE {schema}.eventmill_jobs AS j SET state = 'due', lane = NULL
+        WHERE j.id = (
+            SELECT f.id FROM {schema}.eventmill_jobs AS f
+            WHERE f.queue = queues[number] AND f.lane = lanes[number] AND f.state = 'parked' ORDER BY f.id LIMIT 1
+        );
+    END LOOP;
+END
+$body$;
