@@ -12,6 +12,7 @@ from psycopg import pq
 
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
+from eventmill.backends.postgres.answers import conflict
 from eventmill.backends.postgres.append import prepare
 from eventmill.backends.postgres.outcome import Outcomes
 from eventmill.backends.postgres.pipeline import Pipeline, answer, tally
