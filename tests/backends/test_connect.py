@@ -56,7 +56,7 @@ def test_a_missing_driver_is_named_with_the_line_that_installs_it(scheme: str, m
     for name in loaded:
         # With the modules, the packages' attributes are put back: an import meanwhile leaves others there.
         package, _, attribute = name.rpartition(".")
-        monkeypatch.setattr(sys.modules[package], attribute, sys.modules[name])
+        monkeypatch.setattr(sys.modules[package], attribute, sys.modules[name], raising=False)
     for name in loaded:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ConfigurationError, match=rf"pip install 'eventmill\[{KINDS[scheme].extra}\]'"):
