@@ -12,6 +12,7 @@ from eventmill.patterns.cdc.capture import MAX_BYTES, Capture, ForeignTables
 from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.cdc.change import Order
 from eventmill.patterns.cdc.policy import RetentionPolicy
+from eventmill.patterns.cdc.setup import initialise
 from eventmill.patterns.surroundings import Surroundings
 from eventmill.runtime.heartbeat import Heartbeat
 
@@ -88,6 +89,13 @@ class Captures:
         server: its topic.prefix. tables: with their schema, as in the topics' names (`public.customers`).
         """
         return ForeignTables(server, tables, self._where.registry)
+
+    async def initialise(self, *, anew: bool = False, snapshot: bool = True) -> None:
+        """What `eventmill cdc init` does, for all of them; the App must be open. See there."""
+        where = self._where
+        for each in self:
+            await initialise(where.store, each, where.clock, where.ids, anew=anew, snapshot=snapshot)
+            await each.source.close()
 
     def capturings(self, incarnation: str, heartbeat: Heartbeat, numbers: count[int]) -> Sequence[Capturing]:
         """This process's part in each."""
