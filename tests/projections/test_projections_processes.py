@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import feeding
@@ -30,6 +31,23 @@ def worker(*urls: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+def freeze(process: subprocess.Popen[bytes], url: str) -> None:
+    """SIGSTOP; on SQLite at a moment at which the process does not hold the file's write lock: it would stop everybody."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        if not url.startswith("sqlite"):
+            return
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.5)) as connection:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                continue
+            connection.rollback()
+            return
 
 
 async def _read_your_writes(url: str) -> None:
@@ -68,7 +86,7 @@ async def _paused_past_its_lease(url: str) -> None:
         with worker(url) as paused:
             await view.at_least(await app.publish(*events[:100]), timeout=30)
             await app.publish(*events[100:300])
-            paused.send_signal(signal.SIGSTOP)
+            freeze(paused, url)
             async with running(app):
                 await view.at_least(await app.publish(*events[300:]), timeout=40)
                 assert await rows(app) == folded(events)
