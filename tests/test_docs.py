@@ -172,7 +172,9 @@ def test_command_is_documented(path: str) -> None:
 def test_documented_commands_exist() -> None:
     assert set(sections()) == set(ALL_COMMANDS)
     for path, text in sections().items():
-        real = {option for parameter in ALL_COMMANDS[path].params for option in parameter.opts}
+        real = {
+            option for parameter in ALL_COMMANDS[path].params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         rows = re.findall(r"^\| `.+?\|", text, re.MULTILINE)
         documented = {option for row in rows for option in re.findall(r"`(--?[a-z][a-z-]*)", row)}
         assert documented <= real, f"{path} has no {', '.join(documented - real)}"

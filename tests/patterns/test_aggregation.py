@@ -242,6 +242,20 @@ async def test_what_came_in_time_is_not_late_because_nobody_was_there(url: str) 
         assert await published(app, "registered.late") == []
 
 
+@in_loop
+async def test_a_window_of_old_events_does_not_wait_for_the_clock(url: str) -> None:
+    """The first event of an hour sets a timer an hour ahead; the last one, read a moment later, a nearer one."""
+    app = make(url, window=tumbling(3600), time="event", grace=0.0)
+    async with running(app):
+        await app.publish(AggContact("a"))
+        await drained(app)
+        (first,) = await published(app, "aggtest.contact")
+        end = (int(first.time // 3_600_000_000) + 1) * 3_600_000_000
+        await app.publish(structs.replace(first, id="last", time=end - 300_000))
+        (found,) = await coarse(app, 1)
+        assert (len(found["parts"]), found["reason"]) == (2, "window")
+
+
 @pytest.mark.parametrize("late", ["side", "amend", "new", "refuse"])
 @in_loop
 async def test_what_comes_too_late(url: str, late: Any) -> None:

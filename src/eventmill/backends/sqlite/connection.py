@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError, StorageFullError
 
 PROFILES = {"full": "FULL", "normal": "NORMAL"}
+
+OPENING = 5.0
+"""Seconds that opening a file waits for others who are about it."""
 
 
 def connect(path: str, *, synchronous: str = "full", readonly: bool = False) -> sqlite3.Connection:
@@ -24,9 +28,9 @@ def connect(path: str, *, synchronous: str = "full", readonly: bool = False) -> 
         connection = sqlite3.connect(
             uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=512
         )
-        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute(f"PRAGMA busy_timeout = {OPENING * 1000:.0f}")
         if not readonly:
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            mode = _wal(connection)
             if mode != "wal":
                 raise ConfigurationError(f"{path}: no WAL mode here (journal_mode is {mode}); use a local disk")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -39,6 +43,22 @@ def connect(path: str, *, synchronous: str = "full", readonly: bool = False) -> 
     except sqlite3.Error as error:
         raise translate(error, path) from error
     return connection
+
+
+def _wal(connection: sqlite3.Connection) -> str:
+    """Switch to WAL mode; returns the mode that the file is in then.
+
+    Of several processes that open a new file at once, those that come second are told at once that it is locked:
+    SQLite does not wait where two that hold the file shared want it alone. So it is asked again.
+    """
+    until = time.monotonic() + OPENING
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.005)
 
 
 def translate(error: sqlite3.Error, path: str) -> BackendError:

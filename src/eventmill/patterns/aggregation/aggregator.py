@@ -263,8 +263,10 @@ class Aggregator:
         """See to it that each open group is looked at when it may be over; returns whether that took a new timer."""
         timed = False
         for group in record.open:
-            moment = collect.due(self.rules, record, group) if group.timer <= work.now else None
-            if moment is not None:
+            if group.timer > work.now and not self.rules.hurries:
+                continue
+            moment = collect.due(self.rules, record, group)
+            if moment is not None and (group.timer <= work.now or _much_sooner(moment, group.timer, work.now)):
                 # Few jobs for many keys: moments that lie close together become one.
                 group.timer = -(-max(moment, work.now + 1) // TOGETHER) * TOGETHER
                 work.timers.setdefault(group.timer, []).append(key)
@@ -284,6 +286,12 @@ class Aggregator:
         if work.closed:
             place = f"{closed_prefix(self.name)}{work.now:015d}/{self._where.ids()}"
             tx.put(place, json.dumps(sorted(set(work.closed))).encode(), expected=ABSENT)
+
+
+def _much_sooner(moment: int, timer: int, now: int) -> bool:
+    """Whether a timer comes too late. By an eighth of the wait does no harm, and a replay of a year, in which the end
+    comes nearer with each event, must not make a job of each."""
+    return timer - moment > max(TOGETHER, (moment - now) // 8)
 
 
 class _Work:

@@ -37,6 +37,11 @@ class Rules:
         """Whether what was collected says when a group is complete."""
         return bool(self.all_of) or self.count is not None or self.until is not None
 
+    @property
+    def hurries(self) -> bool:
+        """Whether a group's end can come nearer: event time passes faster than the clock where old events are read."""
+        return self.window is not None and self.time == "event"
+
     def satisfied(self, group: Group) -> bool:
         """Whether all that must be there is there."""
         if self.all_of and (
