@@ -16,6 +16,7 @@ from pathlib import Path
 import crowd
 import filling
 import mill as program
+import opening
 import pytest
 from workers import ENVIRONMENT, PATIENCE
 
@@ -232,37 +233,8 @@ def test_four_processes_publish_at_once_on_one_file(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-OPENING = """
-import asyncio, sys
-from eventmill import App
-path = sys.argv[1]
-sys.stdout.write("ready\\n"); sys.stdout.flush()
-sys.stdin.readline()
-async def main():
-    async with App("sqlite:///" + path, name="shop"):
-        pass
-asyncio.run(main())
-"""
-
-
 def test_a_new_file_may_be_opened_by_several_at_once(tmp_path: Path) -> None:
     """SQLite tells those that come second at once, and whatever the timeout, that the file is locked."""
-    for attempt in range(10):
-        path = str(tmp_path / f"shop{attempt}.db")
-        services = [
-            subprocess.Popen(
-                [sys.executable, "-c", OPENING, path],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True,
-            )
-            for _ in range(4)
-        ]  # fmt: skip
-        for service in services:
-            assert service.stdout is not None
-            assert service.stdout.readline() == "ready\n"
-        for service in services:
-            assert service.stdin is not None
-            service.stdin.write("\n")
-            service.stdin.flush()
-        for service in services:
-            _, said = service.communicate(timeout=PATIENCE)
-            assert service.returncode == 0, said
+    subprocess.run(
+        [sys.executable, opening.__file__, str(tmp_path), "40"], env=ENVIRONMENT, timeout=PATIENCE, check=True
+    )
