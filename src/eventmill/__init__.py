@@ -37,9 +37,10 @@ from eventmill.core.rows import Rows
 from eventmill.core.stream import ANY, Appended, Query, Stream
 from eventmill.core.window import session, sliding, tumbling
 from eventmill.patterns.aggregation.collected import Collected
-from eventmill.patterns.lag import Lag
 from eventmill.patterns.privacy.forgetting import SubjectForgotten
-from eventmill.patterns.projection import on
+from eventmill.patterns.projection.definition import on
+from eventmill.patterns.projection.lag import Lag
+from eventmill.patterns.projection.view import View
 from eventmill.patterns.saga.step import StepContext
 from eventmill.patterns.sourcing.commands import Decision
 from eventmill.patterns.sourcing.executed import Executed
@@ -50,7 +51,6 @@ from eventmill.patterns.tasks.limit import Limit
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.timing import Timing
 from eventmill.patterns.tasks.unique import Unique
-from eventmill.patterns.view import View
 from eventmill.runtime.handler import Context
 from eventmill.runtime.resequencing import ResequencePolicy
 from eventmill.runtime.service import Service

@@ -33,12 +33,12 @@ from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.cdc.captures import Captures
 from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.consumers import check_needs, consumer
-from eventmill.patterns.ground import Ground
 from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.long_running import LongRunningPatterns
 from eventmill.patterns.privacy.vault import Vault
-from eventmill.patterns.projections import Projections
-from eventmill.patterns.projector import Projector
+from eventmill.patterns.projection.ground import Ground
+from eventmill.patterns.projection.projections import Projections
+from eventmill.patterns.projection.projector import Projector
 from eventmill.patterns.recording import recorder
 from eventmill.patterns.relay import relay
 from eventmill.patterns.retention import Housekeeping

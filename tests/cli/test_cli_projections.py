@@ -14,7 +14,7 @@ import pytest
 from cli_calls import Call, Start, parsed
 
 from eventmill.cli.progress import line
-from eventmill.patterns.catch_up import Progress
+from eventmill.patterns.projection.catch_up import Progress
 
 LIBRARY = """
 from eventmill import App, Event, Settings, Transaction, fixed, on

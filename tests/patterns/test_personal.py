@@ -34,7 +34,7 @@ from eventmill import (
     upcast,
 )
 from eventmill.core.clock import ManualClock
-from eventmill.patterns.rebuild import rebuild
+from eventmill.patterns.projection.rebuild import rebuild
 
 SECRET = "ada.lovelace@example.org"
 NUMBER = 1815_1852

@@ -12,7 +12,7 @@ import pytest
 from eventmill import App, Event, Transaction, on
 from eventmill.core.errors import CapabilityError
 from eventmill.core.message import Message, Partition
-from eventmill.patterns.rebuild import rebuild
+from eventmill.patterns.projection.rebuild import rebuild
 
 
 class Sold(Event, name="recsale.sold", key="product"):

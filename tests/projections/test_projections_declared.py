@@ -10,7 +10,7 @@ import pytest
 from ledgers import Booked, Ignored, Reversed, bank
 
 from eventmill import App, CapabilityError, ConfigurationError, Message, Transaction, on
-from eventmill.patterns.tables import Tables
+from eventmill.patterns.projection.tables import Tables
 from eventmill.testing.projection_spec import ProjectionSpec
 
 

@@ -17,7 +17,7 @@ from life import some_events
 from eventmill import ConfigurationError
 from eventmill.backends.connect import connect_store
 from eventmill.core.errors import MissingHistoryError
-from eventmill.patterns.as_of import project
+from eventmill.patterns.projection.as_of import project
 
 ACCOUNTS = st.sampled_from(["ada", "bob", "cleo"])
 EVENTS = st.lists(

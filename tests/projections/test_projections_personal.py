@@ -9,7 +9,7 @@ from ledgers import running
 
 from eventmill import App, Event, Transaction, on
 from eventmill.backends.connect import connect_store
-from eventmill.patterns.as_of import project
+from eventmill.patterns.projection.as_of import project
 
 
 class Subscribed(Event, name="letter.subscribed", key="reader", personal={"email": "reader"}):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import click
 
 from eventmill.cli.output import note, span
-from eventmill.patterns.catch_up import Progress, Report
+from eventmill.patterns.projection.catch_up import Progress, Report
 
 WIDTH = 24
 LINES_EVERY = 5.0

@@ -14,7 +14,7 @@ from eventmill.cli.parameters import moment as parse_moment
 from eventmill.cli.progress import told
 from eventmill.cli.projections import looked_at
 from eventmill.cli.target import is_url, load_app
-from eventmill.patterns.as_of import project as fold
+from eventmill.patterns.projection.as_of import project as fold
 
 
 @click.command()

@@ -19,10 +19,10 @@ from eventmill.cli.standard import StandardGroup, confirm
 from eventmill.cli.target import load_app
 from eventmill.core.capabilities import Log
 from eventmill.core.rows import Row
-from eventmill.patterns.difference import LIMIT, Difference
-from eventmill.patterns.generations import decoded
-from eventmill.patterns.lag import Lag
-from eventmill.patterns.view import View
+from eventmill.patterns.projection.difference import LIMIT, Difference
+from eventmill.patterns.projection.generations import decoded
+from eventmill.patterns.projection.lag import Lag
+from eventmill.patterns.projection.view import View
 
 SAME, DIFFERENT = 0, 1
 

@@ -11,7 +11,7 @@ from eventmill.app import App
 from eventmill.backends.memory import MemoryBackend
 from eventmill.core.message import Message, Partition, Recorded
 from eventmill.core.rows import Row, Rows
-from eventmill.patterns.as_of import Fold
+from eventmill.patterns.projection.as_of import Fold
 
 Expected = Sequence[Row | Mapping[str, object]]
 

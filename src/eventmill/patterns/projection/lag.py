@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from eventmill.core.claims import Group
 from eventmill.core.job import Job
 from eventmill.core.message import Partition
-from eventmill.patterns.generations import Generation, Ledger, State
-from eventmill.patterns.ground import Ground
+from eventmill.patterns.projection.generations import Generation, Ledger, State
+from eventmill.patterns.projection.ground import Ground
 from eventmill.patterns.relay import RELAY
 
 NAMED = 5

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from eventmill.core.errors import BehindError, BlockedError, ConfigurationError
 from eventmill.core.job import Job
 from eventmill.core.message import Partition
-from eventmill.patterns.generations import Generation, Ledger, State, decoded
-from eventmill.patterns.ground import Ground
-from eventmill.patterns.lag import Lag, measure
-from eventmill.patterns.projection import Projection
-from eventmill.patterns.reach import Watch, passed
+from eventmill.patterns.projection.definition import Projection
+from eventmill.patterns.projection.generations import Generation, Ledger, State, decoded
+from eventmill.patterns.projection.ground import Ground
+from eventmill.patterns.projection.lag import Lag, measure
+from eventmill.patterns.projection.reach import Watch, passed
 from eventmill.patterns.relay import RELAY
 
 AGAIN = 0.25

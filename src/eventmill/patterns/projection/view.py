@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eventmill.patterns.catch_up import Report
-from eventmill.patterns.difference import LIMIT, Difference, difference
-from eventmill.patterns.rebuild import drop, rebuild, swap
-from eventmill.patterns.standing import Standing
+from eventmill.patterns.projection.catch_up import Report
+from eventmill.patterns.projection.difference import LIMIT, Difference, difference
+from eventmill.patterns.projection.rebuild import drop, rebuild, swap
+from eventmill.patterns.projection.standing import Standing
 
 
 class View(Standing):

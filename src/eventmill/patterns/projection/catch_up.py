@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from eventmill.core.claims import Group
 from eventmill.core.errors import BlockedError
 from eventmill.core.reading import Pending
-from eventmill.patterns.generations import Generation, State
-from eventmill.patterns.lag import Lag, measure
-from eventmill.patterns.projector import consumer_of
-from eventmill.patterns.standing import Standing
+from eventmill.patterns.projection.generations import Generation, State
+from eventmill.patterns.projection.lag import Lag, measure
+from eventmill.patterns.projection.projector import consumer_of
+from eventmill.patterns.projection.standing import Standing
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.subscription import Subscription
 

@@ -9,7 +9,7 @@ from eventmill.core.capabilities import Log
 from eventmill.core.errors import BackendError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
-from eventmill.patterns.ground import Ground
+from eventmill.patterns.projection.ground import Ground
 
 FASTEST = 0.003
 SLOWEST = 0.05

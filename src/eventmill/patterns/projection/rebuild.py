@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from eventmill.core.crash import point
 from eventmill.core.errors import BackendUnavailableError, BehindError, ConfigurationError, ConflictError
 from eventmill.core.message import Partition
-from eventmill.patterns.beginning import create, planned, show, sweep
-from eventmill.patterns.catch_up import Report, caught_up, feeding, lag_of
-from eventmill.patterns.generations import BUILDING, FED, Generation, State
-from eventmill.patterns.reach import passed
-from eventmill.patterns.standing import Standing
+from eventmill.patterns.projection.beginning import create, planned, show, sweep
+from eventmill.patterns.projection.catch_up import Report, caught_up, feeding, lag_of
+from eventmill.patterns.projection.generations import BUILDING, FED, Generation, State
+from eventmill.patterns.projection.reach import passed
+from eventmill.patterns.projection.standing import Standing
 
 PATIENCE = 60.0
 """Seconds to try to swap or drop while readers' locks, or events that one generation has and the other has not, are in

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from eventmill.core.capabilities import Capability, Store
 from eventmill.core.errors import BackendError
-from eventmill.patterns.generations import FED, Generation, Ledger, decoded
-from eventmill.patterns.ground import Ground
-from eventmill.patterns.projecting import ProjectionHandler
-from eventmill.patterns.projection import Projection
-from eventmill.patterns.tables import Tables
+from eventmill.patterns.projection.definition import Projection
+from eventmill.patterns.projection.generations import FED, Generation, Ledger, decoded
+from eventmill.patterns.projection.ground import Ground
+from eventmill.patterns.projection.projecting import ProjectionHandler
+from eventmill.patterns.projection.tables import Tables
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.subscription import Subscription

@@ -14,9 +14,9 @@ from eventmill.core.message import Message, Partition
 from eventmill.core.outcome import DeadLetter, Outcome, Retry
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import Append, Query
-from eventmill.patterns.generations import Ledger
-from eventmill.patterns.projection import Branch, Projection
-from eventmill.patterns.tables import Tables
+from eventmill.patterns.projection.definition import Branch, Projection
+from eventmill.patterns.projection.generations import Ledger
+from eventmill.patterns.projection.tables import Tables
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
 from eventmill.runtime.stages import Stages

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from eventmill.core.errors import BehindError, ConfigurationError
 from eventmill.core.message import Partition
 from eventmill.core.rows import Row
-from eventmill.patterns.catch_up import lag_of
-from eventmill.patterns.generations import Generation, State
-from eventmill.patterns.reach import passed
-from eventmill.patterns.standing import Standing
+from eventmill.patterns.projection.catch_up import lag_of
+from eventmill.patterns.projection.generations import Generation, State
+from eventmill.patterns.projection.reach import passed
+from eventmill.patterns.projection.standing import Standing
 
 LIMIT = 20
 """Rows that are told of each table, unless more are asked for."""

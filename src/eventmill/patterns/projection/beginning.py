@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from eventmill.core.crash import point
 from eventmill.core.errors import ConfigurationError, EventmillError, MissingHistoryError
-from eventmill.patterns.generations import FED, Emitter, Generation, Ledger, State
-from eventmill.patterns.ground import Ground
-from eventmill.patterns.projecting import ProjectionTransaction
-from eventmill.patterns.projection import Projection
+from eventmill.patterns.projection.definition import Projection
+from eventmill.patterns.projection.generations import FED, Emitter, Generation, Ledger, State
+from eventmill.patterns.projection.ground import Ground
+from eventmill.patterns.projection.projecting import ProjectionTransaction
 from eventmill.runtime.transaction import Transaction
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy
-from eventmill.patterns.beginning import begin, outdated, sweep
-from eventmill.patterns.generations import Ledger, base_of, decoded
-from eventmill.patterns.ground import Ground
-from eventmill.patterns.projection import BATCH, Class, Projection, projection
-from eventmill.patterns.projector import Projector, consumer_of
-from eventmill.patterns.view import View
+from eventmill.patterns.projection.beginning import begin, outdated, sweep
+from eventmill.patterns.projection.definition import BATCH, Class, Projection, projection
+from eventmill.patterns.projection.generations import Ledger, base_of, decoded
+from eventmill.patterns.projection.ground import Ground
+from eventmill.patterns.projection.projector import Projector, consumer_of
+from eventmill.patterns.projection.view import View
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 

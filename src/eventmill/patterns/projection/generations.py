@@ -9,7 +9,7 @@ import msgspec
 
 from eventmill.core.document import ABSENT, Document
 from eventmill.core.message import Partition
-from eventmill.patterns.tables import Tables
+from eventmill.patterns.projection.tables import Tables
 
 BUILDING = "building"
 FED = "fed"

@@ -10,11 +10,11 @@ from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError, EventmillError, MissingHistoryError
 from eventmill.core.message import Partition, Recorded
 from eventmill.core.outcome import DeadLetter, Retry
-from eventmill.patterns.catch_up import Progress
-from eventmill.patterns.ground import Ground
-from eventmill.patterns.projecting import ProjectionHandler, ProjectionTransaction
-from eventmill.patterns.projection import Projection
-from eventmill.patterns.tables import Tables
+from eventmill.patterns.projection.catch_up import Progress
+from eventmill.patterns.projection.definition import Projection
+from eventmill.patterns.projection.ground import Ground
+from eventmill.patterns.projection.projecting import ProjectionHandler, ProjectionTransaction
+from eventmill.patterns.projection.tables import Tables
 from eventmill.runtime.delivery import Delivery, Holding
 from eventmill.runtime.handler import Context
 from eventmill.runtime.settlement import make_readable
