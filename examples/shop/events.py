@@ -163,13 +163,32 @@ class OrderShipped(Event, frozen=True, name="shipping.shipped", key="order_id"):
     chunk: int
 
 
-@event(name="customer.joined", key="customer")
+class ContactEntered(Event, frozen=True, name="customer.contact-entered", key="customer"):
+    customer: str
+    name: str
+    email: str | None
+
+
+class AccountOpened(Event, frozen=True, name="customer.account-opened", key="customer"):
+    customer: str
+    terms: str
+
+
+class AddressEntered(Event, frozen=True, name="customer.address-entered", key="customer"):
+    customer: str
+    street: str
+    city: str
+
+
+@event(name="customer.registered", key="customer")
 @dataclass(frozen=True)
-class CustomerJoined:
-    """Somebody's first payment or refund. An event may be a dataclass as well."""
+class CustomerRegistered:
+    """All that makes a customer is known. An event may be a dataclass as well."""
 
     customer: str
-    since: str
+    name: str
+    terms: str
+    city: str
 
 
 def part(event: OrderPlaced | StockReserved | PaymentCaptured | PaymentDeclined | OrderShipped | OrderCancelled) -> str:

@@ -6,10 +6,6 @@ back for returned goods is paid out, and is neither: so captured less refunded i
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
-
 from .desk import Desk
 
 VIOLATIONS = {
@@ -59,22 +55,6 @@ VIOLATIONS = {
             <> (SELECT coalesce(sum(amount), 0) FROM payment_captures WHERE settled IS NOT NULL)
     """,
 }
-
-
-def copy_ledger(desk: Desk, ledger: Path) -> None:
-    """Take the provider's ledger to the desk, and lay beside it what was shipped."""
-    desk.sql.execute("CREATE TABLE provider (kind, key, amount)")
-    with closing(sqlite3.connect(ledger)) as provider:
-        rows = provider.execute("SELECT kind, key, amount FROM entries").fetchall()
-    desk.sql.executemany("INSERT INTO provider VALUES (?, ?, ?)", rows)
-    desk.sql.executescript(
-        """
-        CREATE INDEX captures_by_part ON payment_captures (invoice, chunk);
-        CREATE TABLE shipped_parts AS
-            SELECT a.invoice, a.chunk, a.amount FROM order_accepted AS a
-            JOIN shipping_shipments AS s ON s.order_id = a.invoice AND s.chunk = a.chunk WHERE a.kind = 'order';
-        """
-    )
 
 
 def figures(desk: Desk) -> dict[str, int]:

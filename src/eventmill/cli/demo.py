@@ -32,7 +32,7 @@ LEASE = 2.0
 
 BROKER = "EVENTMILL_SHOP_BROKER"
 
-FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "violations")
+FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "view_mismatches", "violations")
 
 
 class Figure(click.FloatRange):
