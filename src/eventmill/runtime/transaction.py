@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
@@ -145,7 +145,13 @@ class Transaction:
         """
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; send before the handler returns")
-        return call.stage(self, after=after, at=at)
+        stage = getattr(call, "stage", None)
+        if stage is None:
+            if isinstance(call, Coroutine):
+                call.close()  # it was called, not sent
+            raise ConfigurationError(f"{call!r} is no call of a task: give task.job(…), or group(…)")
+        staged: str = stage(self, after=after, at=at)
+        return staged
 
     def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
         """Have something done in the unit when everything else was, right before the commit."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from eventmill.core.capabilities import Store, Transaction
+from eventmill.core.checks import FOREVER, check_number
 from eventmill.core.claims import Fence
 from eventmill.core.codec import write_json
 from eventmill.core.errors import ConfigurationError
@@ -39,11 +40,12 @@ class Limit:
         """Refuse what is no limit, or cannot be kept. arguments: those there are; None where there are none to name."""
         if self.concurrency is None and self.rate is None:
             raise ConfigurationError(f"{what}: a limit needs concurrency=, rate=(number, seconds), or both")
-        if self.concurrency is not None and not 1 <= self.concurrency <= MOST:
-            raise ConfigurationError(f"{what}: concurrency={self.concurrency}; give 1 to {MOST:,}")
-        if self.rate is not None and not (1 <= self.rate[0] <= MOST and self.rate[1] > 0):
+        if self.concurrency is not None:
+            check_number(self.concurrency, what, "concurrency", most=MOST)
+        if self.rate is not None and not _is_rate(self.rate):
             raise ConfigurationError(
-                f"{what}: rate={self.rate}; give (number, seconds) with a number from 1 to {MOST:,}; say 600 a minute as (10, 1)"
+                f"{what}: rate={self.rate!r}; give (number, seconds) with a number from 1 to {MOST:,} and at least 0.001 "
+                "seconds; say 600 a minute as (10, 1)"
             )
         for name in self.names:
             if arguments is None:
@@ -66,6 +68,20 @@ class Limit:
             key = f"{name}/{write_json([getattr(given, argument) for argument in self.names]).decode()[:400]}"
         number, seconds = self.rate or (None, 0.0)
         return Held(key, self.concurrency, number, int(seconds * 1000))
+
+
+def _is_rate(given: object) -> bool:
+    match given:
+        case (int() as number, int() | float() as seconds):
+            return 1 <= number <= MOST and 0.001 <= seconds < FOREVER
+    return False
+
+
+def check_limit(given: object, what: str, arguments: Sequence[str] | None) -> None:
+    """Refuse what is no limit at all, or none that can be kept; see `Limit.check`."""
+    if not isinstance(given, Limit):
+        raise ConfigurationError(f"{what}: limit={given!r}; give Limit(concurrency=…) or Limit(rate=(number, seconds))")
+    given.check(what, arguments)
 
 
 class Held(msgspec.Struct, omit_defaults=True, frozen=True):

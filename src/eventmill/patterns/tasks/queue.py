@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eventmill.core.errors import ConfigurationError
+from eventmill.core.checks import check_number
 from eventmill.core.names import check_name
-from eventmill.patterns.tasks.limit import Limit
+from eventmill.patterns.tasks.limit import Limit, check_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,6 @@ class Queue:
 
     def __post_init__(self) -> None:
         check_name(self.name, "queue")
-        if self.concurrency < 1:
-            raise ConfigurationError(f"queue {self.name}: concurrency={self.concurrency}; give 1 or more")
+        check_number(self.concurrency, f"queue {self.name}", "concurrency")
         if self.limit is not None:
-            self.limit.check(f"queue {self.name}", None)
+            check_limit(self.limit, f"queue {self.name}", None)
