@@ -6,6 +6,7 @@ so `(order_id, chunk)` names a part for good.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -76,10 +77,51 @@ class OrderDispatched(Event, frozen=True, name="order.dispatched", key="order_id
     remaining: int
 
 
+class OrderCancelled(Event, frozen=True, name="order.cancelled", key="order_id"):
+    """A part of an order will not be shipped: it was not paid. remaining: how many parts of it are still open."""
+
+    order_id: str
+    chunk: int
+    remaining: int
+
+
 class LinesRejected(Event, frozen=True, name="order.rejected"):
     """Input lines that nobody will process. They belong together by nothing, so there is no key."""
 
     lines: list[Rejection]
+
+
+class ReserveStock(Event, frozen=True, name="stock.reserve", key="order_id"):
+    """A command of the orchestrated checkout, as are the others that are named by a verb."""
+
+    order_id: str
+    chunk: int
+    lines: list[Line]
+
+
+class StockReserved(Event, frozen=True, name="stock.reserved", key="order_id"):
+    order_id: str
+    chunk: int
+    quantity: int
+
+
+class ReleaseStock(Event, frozen=True, name="stock.release", key="order_id"):
+    order_id: str
+    chunk: int
+
+
+class StockReleased(Event, frozen=True, name="stock.released", key="order_id"):
+    """What was reserved for a part is free again."""
+
+    order_id: str
+    chunk: int
+
+
+class ChargePayment(Event, frozen=True, name="payment.charge", key="order_id"):
+    order_id: str
+    chunk: int
+    placed_at: str
+    shares: list[Share]
 
 
 class PaymentCaptured(Event, frozen=True, name="payment.captured", key="order_id"):
@@ -89,17 +131,31 @@ class PaymentCaptured(Event, frozen=True, name="payment.captured", key="order_id
     shares: list[Share]
 
 
+class PaymentDeclined(Event, frozen=True, name="payment.declined", key="order_id"):
+    """A part will not be paid; what the provider has taken all the same is given back."""
+
+    order_id: str
+    chunk: int
+    reason: str
+
+
+class VoidPayment(Event, frozen=True, name="payment.void", key="order_id"):
+    order_id: str
+    chunk: int
+
+
 class PaymentRefunded(Event, frozen=True, name="payment.refunded", key="return_id"):
+    """A customer has got back what returned goods were worth."""
+
     return_id: str
     chunk: int
     returned_at: str
     shares: list[Share]
 
 
-class StockReserved(Event, frozen=True, name="stock.reserved", key="order_id"):
+class ShipOrder(Event, frozen=True, name="shipping.ship", key="order_id"):
     order_id: str
     chunk: int
-    quantity: int
 
 
 class OrderShipped(Event, frozen=True, name="shipping.shipped", key="order_id"):
@@ -114,6 +170,19 @@ class CustomerJoined:
 
     customer: str
     since: str
+
+
+def part(event: OrderPlaced | StockReserved | PaymentCaptured | PaymentDeclined | OrderShipped | OrderCancelled) -> str:
+    """Which part of an order an event of its checkout is about."""
+    return f"{event.order_id}/{event.chunk}"
+
+
+def shares(lines: Iterable[Line], sign: int) -> list[Share]:
+    """The lines' amounts per customer; a customer whose amounts come to nothing is still listed."""
+    amounts: dict[str, int] = {}
+    for line in lines:
+        amounts[line.customer] = amounts.get(line.customer, 0) + sign * line.amount
+    return [Share(customer, amount) for customer, amount in amounts.items()]
 
 
 Intake = OrderPlaced | GoodsReturned | StockAdjusted | LinesRejected

@@ -16,6 +16,7 @@ from .events import (
     GoodsReturned,
     Line,
     LinesRejected,
+    OrderCancelled,
     OrderDispatched,
     OrderPlaced,
     OrderShipped,
@@ -64,7 +65,8 @@ class CustomerOrders:
         )
         await tx.execute("CREATE TABLE {shipped} (" + NUMBER + ", invoice TEXT NOT NULL, chunk BIGINT)")
         await tx.execute(
-            "CREATE TABLE {progress} (invoice TEXT PRIMARY KEY, dispatched BIGINT NOT NULL, remaining BIGINT NOT NULL)"
+            "CREATE TABLE {progress} (invoice TEXT PRIMARY KEY, dispatched BIGINT NOT NULL, cancelled BIGINT NOT NULL,"
+            " remaining BIGINT NOT NULL)"
         )
         await tx.execute("CREATE TABLE {accounts} (" + NUMBER + ", customer TEXT NOT NULL, since TEXT)")
         await tx.execute(
@@ -81,7 +83,7 @@ class CustomerOrders:
     async def returned(self, events: list[GoodsReturned], tx: Transaction) -> None:
         await self.enter(tx, "returned", [(event.return_id, event.chunk, event.lines) for event in events], -1)
 
-    @on("payment.*")
+    @on(PaymentCaptured, PaymentRefunded)
     async def settled(self, event: PaymentCaptured | PaymentRefunded, tx: Transaction) -> None:
         if isinstance(event, PaymentCaptured):
             invoice, column = event.order_id, "paid"
@@ -93,12 +95,14 @@ class CustomerOrders:
     async def sent(self, event: OrderShipped, tx: Transaction) -> None:
         await tx.execute("INSERT INTO {shipped} (invoice, chunk) VALUES (?, ?)", (event.order_id, event.chunk))
 
-    @on(OrderDispatched)
-    async def dispatched(self, event: OrderDispatched, tx: Transaction) -> None:
+    @on(OrderDispatched, OrderCancelled)
+    async def ended(self, event: OrderDispatched | OrderCancelled, tx: Transaction) -> None:
+        dispatched = int(isinstance(event, OrderDispatched))
         await tx.execute(
-            "INSERT INTO {progress} (invoice, dispatched, remaining) VALUES (?, 1, ?) ON CONFLICT (invoice) DO UPDATE SET"
-            " dispatched = {progress}.dispatched + 1, remaining = excluded.remaining",
-            (event.order_id, event.remaining),
+            "INSERT INTO {progress} (invoice, dispatched, cancelled, remaining) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (invoice) DO UPDATE SET dispatched = {progress}.dispatched + excluded.dispatched,"
+            " cancelled = {progress}.cancelled + excluded.cancelled, remaining = excluded.remaining",
+            (event.order_id, dispatched, 1 - dispatched, event.remaining),
         )
 
     @on(CustomerJoined)

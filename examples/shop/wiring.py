@@ -1,4 +1,4 @@
-"""The only file that names backends: one database a service, and the broker between them.
+"""The only file that names backends: one database a service, and the broker between them; and who leads a checkout.
 
 Taken from the environment, so that the demo and its workers agree:
 
@@ -6,6 +6,8 @@ Taken from the environment, so that the demo and its workers agree:
     EVENTMILL_SHOP_STORE    URL of the services' databases; `{service}` in it becomes each one's name
     EVENTMILL_SHOP_BROKER   URL of the broker
     EVENTMILL_SHOP_LEASE    seconds
+    EVENTMILL_SHOP_SAGA     how a checkout is held together: orchestrated (default) or choreographed
+    EVENTMILL_SHOP_PROVIDER host:port of the payment provider
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ FOLDER = Path(os.environ.get("EVENTMILL_SHOP", ".")).absolute()
 STORE = os.environ.get("EVENTMILL_SHOP_STORE", f"sqlite:///{FOLDER}/{{service}}.db")
 BROKER = os.environ.get("EVENTMILL_SHOP_BROKER", STORE.replace("{service}", "broker"))
 SETTINGS = Settings(lease=float(os.environ.get("EVENTMILL_SHOP_LEASE", "10")))
+
+CHOREOGRAPHED = os.environ.get("EVENTMILL_SHOP_SAGA", "orchestrated") == "choreographed"
+"""Whether the services react to each other's events in a checkout; otherwise a saga of the order service commands them."""
+
+PROVIDER = os.environ.get("EVENTMILL_SHOP_PROVIDER", "127.0.0.1:8700")
 
 NUMBER = (
     "n INTEGER PRIMARY KEY AUTOINCREMENT"

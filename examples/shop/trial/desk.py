@@ -23,9 +23,9 @@ from .expectation import SUBSCRIPTIONS
 PAGE = 5_000
 
 LEDGERS = {
-    "order": ("handled", "accepted"),
+    "order": ("handled", "accepted", "cancelled"),
     "customer": ("handled", "entries", "customers"),
-    "payment": ("handled", "captures", "refunds"),
+    "payment": ("handled", "captures", "refunds", "settlements", "fires"),
     "stock": ("handled", "movements", "products"),
     "shipping": ("handled", "ready", "shipments"),
     "orders-view": ("entries", "rejected", "invoices", "shipped", "accounts"),

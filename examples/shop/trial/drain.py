@@ -11,14 +11,17 @@ from eventmill.core.errors import BackendUnavailableError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 
-from .. import orders_view
+from .. import order, orders_view, payment
 from ..services import APPS
-from .expectation import RECORDED, RECORDER, SUBSCRIPTIONS
+from .expectation import CHECKOUT, CHECKOUT_TYPES, RECORDED, RECORDER, SUBSCRIPTIONS, TASKS
+from .sagas import count_open
 
 STALLED = 60.0
 """Seconds without any progress after which the trial gives up waiting."""
 
 RELAY = "relay"
+KINDS = {RECORDER: RECORDED, CHECKOUT: CHECKOUT_TYPES, **SUBSCRIPTIONS}
+MANY = 1_000
 VIEWS = ("customer-orders", "product-sales")
 
 
@@ -33,6 +36,8 @@ async def left() -> dict[str, int]:
         wanted = [name for name in SUBSCRIPTIONS if name.startswith(f"{app.name}.")]
         if app is orders_view.app:
             wanted.append(RECORDER)
+        if app is order.app:
+            wanted.append(CHECKOUT)
         for name in (RELAY, *wanted):
             group = groups.get(name)
             label = f"{app.name}.{RELAY}" if name == RELAY else name
@@ -40,7 +45,7 @@ async def left() -> dict[str, int]:
                 found[label] = 1
                 continue
             source = app.store if name == RELAY else app.broker
-            kinds = RECORDED if name == RECORDER else SUBSCRIPTIONS.get(name, ())
+            kinds = KINDS.get(name, ())
             topics = None if name == RELAY else {kind.partition(".")[0] for kind in kinds}
             beginnings = {
                 Partition(topic, number): 0
@@ -49,17 +54,30 @@ async def left() -> dict[str, int]:
                 for number in range(count)
             }
             pending = await source.backlog(group.name, {**beginnings, **group.cursors}, group.types)
-            waiting = pending.messages + group.retrying
+            # A checkout's jobs are its timers; whether it has ended is asked of itself.
+            waiting = pending.messages + (0 if name == CHECKOUT else group.retrying)
             if waiting:
                 found[label] = waiting
     for view in map(orders_view.app.view, VIEWS):
         lag = await view.lag()
         if lag.events or not lag.started:
             found[view.name] = max(1, lag.events)
+    for queue in TASKS:
+        tasks = await _tasks(queue)
+        if tasks:
+            found[f"{payment.app.name}/{queue}"] = tasks
+    if not found and (open_sagas := await count_open()):
+        found["open sagas"] = open_sagas
     if not found and as_log(APPS[0].broker) is None:
         # A queue does not count what its readers have in their hands.
         return await _unhandled()
     return found
+
+
+async def _tasks(queue: str) -> int:
+    """How many tasks of a queue wait or run, up to MANY."""
+    found = await payment.app.store.jobs(payment.app.tasks.store_queue(queue), limit=MANY)
+    return sum(job.state != "dead" for job in found)
 
 
 async def _unhandled() -> dict[str, int]:

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from ..wiring import CHOREOGRAPHED
+
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
-    "payment.capture": ("order.placed",),
     "payment.refund": ("order.returned",),
-    "stock.reserve": ("order.placed",),
     "stock.restock": ("order.returned",),
     "stock.adjust": ("order.adjusted",),
     "stock.ship": ("shipping.shipped",),
-    "shipping.paid": ("payment.captured",),
-    "shipping.reserved": ("stock.reserved",),
     "customer.charge": ("payment.captured",),
     "customer.credit": ("payment.refunded",),
     "order.dispatched": ("shipping.shipped",),
 }
+if CHOREOGRAPHED:
+    SUBSCRIPTIONS |= {
+        "payment.charge": ("order.placed",),
+        "stock.reserve": ("order.placed",),
+        "stock.release": ("payment.declined",),
+        "shipping.paid": ("payment.captured",),
+        "shipping.reserved": ("stock.reserved",),
+        "order.cancelled": ("stock.released",),
+        "payment.void": ("payment.void",),
+    }
+else:
+    SUBSCRIPTIONS |= {
+        "payment.charge": ("payment.charge",),
+        "payment.void": ("payment.void",),
+        "stock.reserve": ("stock.reserve",),
+        "stock.release": ("stock.release",),
+        "shipping.ship": ("shipping.ship",),
+    }
 """Consumer group to event types. Besides, every service's relay must publish all of its log."""
+
+CHECKOUT = "order.checkout"
+"""The group of the saga, or of what listens to the choreography."""
+
+CHECKOUT_TYPES = (
+    "order.placed", "order.cancelled", "payment.captured", "payment.declined", "shipping.shipped", "stock.reserved",
+)  # fmt: skip
+
+TASKS = ("provider", "night")
+"""The payment service's queues of tasks."""
 
 RECORDER = "orders-view.record"
 RECORDED = ("order.", "payment.", "shipping.", "customer.")

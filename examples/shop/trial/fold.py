@@ -27,6 +27,7 @@ class History:
     returned: dict[int, int] = field(default_factory=dict)
     adjusted: dict[int, int] = field(default_factory=dict)
     dispatched: list[int] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
 
 
 class Fold:
@@ -35,7 +36,7 @@ class Fold:
     def __init__(self) -> None:
         self.orders: dict[str, History] = defaultdict(History)
         self.invoices: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self.progress: dict[str, tuple[int, int]] = {}
+        self.progress: dict[str, int] = {}
         self.shipped: Counter[tuple[str, int]] = Counter()
         self.accounts: Counter[tuple[str, str]] = Counter()
         self.rejected: Counter[tuple[int, str, int]] = Counter()
@@ -54,7 +55,10 @@ class Fold:
                 self.orders[invoice].adjusted[chunk] = len(lines)
             case events.OrderDispatched(order_id=invoice, chunk=chunk, remaining=remaining):
                 self.orders[invoice].dispatched.append(chunk)
-                self.progress[invoice] = (self.progress.get(invoice, (0, 0))[0] + 1, remaining)
+                self.progress[invoice] = remaining
+            case events.OrderCancelled(order_id=invoice, chunk=chunk, remaining=remaining):
+                self.orders[invoice].cancelled.append(chunk)
+                self.progress[invoice] = remaining
             case events.PaymentCaptured(order_id=invoice, shares=shares):
                 for share in shares:
                     self.invoices[invoice, share.customer]["paid"] += share.amount
@@ -98,7 +102,9 @@ async def _orders(fold: Fold) -> int:
     async for key in _keys(order.app, "order"):
         loaded = await order.app.load(order.Order, key)
         seen += 1
-        wrong += fold.orders.get(key) != History(loaded.placed, loaded.returned, loaded.adjusted, loaded.dispatched)
+        wrong += fold.orders.get(key) != History(
+            loaded.placed, loaded.returned, loaded.adjusted, loaded.dispatched, loaded.cancelled
+        )
     return wrong + abs(len(fold.orders) - seen)
 
 
@@ -114,10 +120,14 @@ async def _views(fold: Fold) -> int:
     columns = ("lines", "ordered", "returned", "paid", "refunded")
     invoices = Counter((*key, *(row[column] for column in columns)) for key, row in fold.invoices.items())
     sales = Counter((product, row["sold"], row["returned"], row["revenue"]) for product, row in fold.sales.items())
+    progress = Counter(
+        (key, len(fold.orders[key].dispatched), len(fold.orders[key].cancelled), remaining)
+        for key, remaining in fold.progress.items()
+    )
     return (
         await _differences("entries", "invoice, chunk, kind, line, customer, product, quantity, amount", fold.entries)
         + await _differences("invoices", "invoice, customer, " + ", ".join(columns), invoices)
-        + await _differences("progress", "invoice, dispatched, remaining", Counter((key, *row) for key, row in fold.progress.items()))
+        + await _differences("progress", "invoice, dispatched, cancelled, remaining", progress)
         + await _differences("shipped", "invoice, chunk", fold.shipped)
         + await _differences("accounts", "customer, since", fold.accounts)
         + await _differences("rejected", "line, reason, malformed", fold.rejected)

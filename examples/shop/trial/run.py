@@ -12,9 +12,10 @@ from typing import Any, Protocol, TypeVar
 from eventmill.backends.connect import as_log
 from eventmill.runtime.supervisor import Restarts, Supervisor
 
+from .. import payment
 from ..services import APPS
 from ..wiring import FOLDER, SETTINGS, forget, forget_broker
-from . import fold, verdict
+from . import fold, money, sagas, verdict
 from .chaos import Chaos
 from .desk import Desk
 from .drain import dead, drained
@@ -24,6 +25,8 @@ from .orders_file import OrdersFile
 from .server_chaos import ServerChaos
 
 T = TypeVar("T")
+
+LEDGER = "provider.db"
 
 AFTERMATH = (5.0, 20.0)
 """Chaos goes on after the last order for as long as feeding took, within these bounds, while there is work."""
@@ -45,6 +48,10 @@ class Options:
     own_broker: bool
     """Whether what is in the broker has names of this run alone, so that all of it can be removed."""
     seed: int
+    saga: str
+    """How checkouts are held together, which `wiring` has been told: for the verdict."""
+    fail: float
+    """The share of payments that fail for good."""
     worker: Sequence[str]
     """The command of one worker process."""
 
@@ -187,20 +194,31 @@ async def _judge(
 ) -> dict[str, object]:
     with closing(Desk(FOLDER / "desk.db")) as desk:
         await desk.collect()
+        money.copy_ledger(desk, FOLDER / LEDGER)
         far = verdict.figures(desk)
         delivery = verdict.delivery(desk, broker=as_log(APPS[0].broker) is not None)
         words = verdict.violations(desk, fed, far)
         malformed = verdict.malformed(desk)
+        conserved = money.figures(desk)
+        schedules = money.schedules(desk, payment.EVERY)
+    checkouts = await sagas.figures()
     fold_mismatches = await fold.mismatches()
     given_up, causes = await dead()
     for cause in causes:
         screen.say(cause)
     if rest:
         words.append("not-drained")
+    if checkouts["sagas_open"] or checkouts["sagas_attention"]:
+        words.append("checkout-without-end")
+    if schedules["schedule_fires"] != schedules["schedule_expected"]:
+        words.append("schedule-fired-too-often-or-not")
     return {
         **far,
         **delivery,
         "dead": given_up,
+        **conserved,
+        **checkouts,
+        **schedules,
         "fold_mismatches": fold_mismatches,
         "violations": words,
         "kills": chaos.kills,
@@ -208,6 +226,8 @@ async def _judge(
         "seconds": round(seconds, 3),
         "events_per_second": round(delivery["handled"] / seconds, 1),
         **malformed,
+        "saga": options.saga,
+        "fail": options.fail,
         "processes": options.processes,
         "seed": options.seed,
         "chaos": options.chaos,
