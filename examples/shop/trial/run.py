@@ -186,11 +186,8 @@ async def _feed(options: Options, source: OrdersFile | None, clerk: Clerk, scree
         with screen.bar("orders", max(1, source.size)) as show:
             return await feed(_met(_at_once(source), clerk), lambda _: show(source.read))
     finally:
-        if writing.done():
-            writing.result()  # it never ends by itself, unless it has failed
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-        await clerk.finish()
+        clerk.leave()
+        await writing
 
 
 def _met(arrivals: Iterable[Arrival], clerk: Clerk) -> Iterator[Arrival]:
