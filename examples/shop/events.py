@@ -132,11 +132,18 @@ class PaymentCaptured(Event, frozen=True, name="payment.captured", key="order_id
 
 
 class PaymentDeclined(Event, frozen=True, name="payment.declined", key="order_id"):
-    """A part will not be paid; what the provider has taken all the same is given back."""
+    """A part will not be paid, and nothing was taken for it."""
 
     order_id: str
     chunk: int
     reason: str
+
+
+class PaymentExpired(Event, frozen=True, name="payment.expired", key="order_id"):
+    """A part was not paid in time, as far as one can know: the provider may have charged it, and has not said so."""
+
+    order_id: str
+    chunk: int
 
 
 class VoidPayment(Event, frozen=True, name="payment.void", key="order_id"):
@@ -163,16 +170,41 @@ class OrderShipped(Event, frozen=True, name="shipping.shipped", key="order_id"):
     chunk: int
 
 
-@event(name="customer.joined", key="customer")
+class ContactEntered(Event, frozen=True, name="customer.contact-entered", key="customer"):
+    customer: str
+    name: str
+    email: str | None
+
+
+class AccountOpened(Event, frozen=True, name="customer.account-opened", key="customer"):
+    customer: str
+    terms: str
+
+
+class AddressEntered(Event, frozen=True, name="customer.address-entered", key="customer"):
+    customer: str
+    street: str
+    city: str
+
+
+@event(name="customer.registered", key="customer")
 @dataclass(frozen=True)
-class CustomerJoined:
-    """Somebody's first payment or refund. An event may be a dataclass as well."""
+class CustomerRegistered:
+    """All that makes a customer is known. An event may be a dataclass as well."""
 
     customer: str
-    since: str
+    name: str
+    terms: str
+    city: str
 
 
-def part(event: OrderPlaced | StockReserved | PaymentCaptured | PaymentDeclined | OrderShipped | OrderCancelled) -> str:
+Checkout = (
+    OrderPlaced | StockReserved | PaymentCaptured | PaymentDeclined | PaymentExpired | OrderShipped | OrderCancelled
+)
+"""What a checkout hears."""
+
+
+def part(event: Checkout) -> str:
     """Which part of an order an event of its checkout is about."""
     return f"{event.order_id}/{event.chunk}"
 

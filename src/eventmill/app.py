@@ -135,6 +135,7 @@ class App(EventSourcing):
         )  # fmt: skip
         self.capture = self.captures.declare
         self.debezium = self.captures.debezium
+        self.captured = self.captures.captured
         self._long_running = LongRunningPatterns(surroundings)
         self.saga, self.sagas = self._long_running.saga, self._long_running.sagas
         self.choreography = self._long_running.choreography

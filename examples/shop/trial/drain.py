@@ -11,16 +11,26 @@ from eventmill.core.errors import BackendUnavailableError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 
-from .. import order, orders_view, payment
+from .. import customer, order, orders_view, payment
 from ..services import APPS
-from .expectation import CHECKOUT, CHECKOUT_TYPES, RECORDED, RECORDER, SUBSCRIPTIONS, TASKS
+from . import clerk
+from .expectation import (
+    CHECKOUT,
+    CHECKOUT_TYPES,
+    RECORDED,
+    RECORDER,
+    REGISTRATION,
+    REGISTRATION_TYPES,
+    SUBSCRIPTIONS,
+    TASKS,
+)  # fmt: skip
 from .sagas import count_open
 
 STALLED = 60.0
 """Seconds without any progress after which the trial gives up waiting."""
 
 RELAY = "relay"
-KINDS = {RECORDER: RECORDED, CHECKOUT: CHECKOUT_TYPES, **SUBSCRIPTIONS}
+KINDS = {RECORDER: RECORDED, CHECKOUT: CHECKOUT_TYPES, REGISTRATION: REGISTRATION_TYPES, **SUBSCRIPTIONS}
 MANY = 1_000
 VIEWS = ("customer-orders", "product-sales")
 
@@ -38,6 +48,8 @@ async def left() -> dict[str, int]:
             wanted.append(RECORDER)
         if app is order.app:
             wanted.append(CHECKOUT)
+        if app is customer.app:
+            wanted.append(REGISTRATION)
         for name in (RELAY, *wanted):
             group = groups.get(name)
             label = f"{app.name}.{RELAY}" if name == RELAY else name
@@ -54,8 +66,8 @@ async def left() -> dict[str, int]:
                 for number in range(count)
             }
             pending = await source.backlog(group.name, {**beginnings, **group.cursors}, group.types)
-            # A checkout's jobs are its timers; whether it has ended is asked of itself.
-            waiting = pending.messages + (0 if name == CHECKOUT else group.retrying)
+            # The jobs of a checkout and of an aggregator are timers; whether a checkout has ended is asked of itself.
+            waiting = pending.messages + (0 if name in (CHECKOUT, REGISTRATION) else group.retrying)
             if waiting:
                 found[label] = waiting
     for view in map(orders_view.app.view, VIEWS):
@@ -66,12 +78,22 @@ async def left() -> dict[str, int]:
         tasks = await _tasks(queue)
         if tasks:
             found[f"{payment.app.name}/{queue}"] = tasks
+    if not found and not await _last_change_seen():
+        found["capture"] = 1
     if not found and (open_sagas := await count_open()):
         found["open sagas"] = open_sagas
     if not found and as_log(APPS[0].broker) is None:
         # A queue does not count what its readers have in their hands.
         return await _unhandled()
     return found
+
+
+async def _last_change_seen() -> bool:
+    """Whether what the clerk has written last is in the view: a capture tells changes in the order of their commits."""
+    table = orders_view.copies.name(orders_view.CONTACT)
+    async with orders_view.app.transaction() as tx:
+        rows = await tx.execute(f"SELECT name FROM {table} WHERE customer = ?", (clerk.HOUSE[0],))  # noqa: S608
+    return rows == [(clerk.LAST,)]
 
 
 async def _tasks(queue: str) -> int:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from ..wiring import CHOREOGRAPHED
+from ..wiring import CHOREOGRAPHED, CRM, LEGACY_TABLES
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "payment.refund": ("order.returned",),
     "stock.restock": ("order.returned",),
     "stock.adjust": ("order.adjusted",),
     "stock.ship": ("shipping.shipped",),
-    "customer.charge": ("payment.captured",),
-    "customer.credit": ("payment.refunded",),
+    "customer.entered": tuple(f"{CRM}.{table}" for table in LEGACY_TABLES.values()),
     "order.dispatched": ("shipping.shipped",),
 }
 if CHOREOGRAPHED:
     SUBSCRIPTIONS |= {
         "payment.charge": ("order.placed",),
         "stock.reserve": ("order.placed",),
-        "stock.release": ("payment.declined",),
+        "stock.release": ("payment.declined", "payment.expired"),
         "shipping.paid": ("payment.captured",),
         "shipping.reserved": ("stock.reserved",),
         "order.cancelled": ("stock.released",),
@@ -37,12 +36,18 @@ CHECKOUT = "order.checkout"
 """The group of the saga, or of what listens to the choreography."""
 
 CHECKOUT_TYPES = (
-    "order.placed", "order.cancelled", "payment.captured", "payment.declined", "shipping.shipped", "stock.reserved",
+    "order.placed", "order.cancelled", "payment.captured", "payment.declined", "payment.expired", "shipping.shipped",
+    "stock.reserved",
 )  # fmt: skip
+
+REGISTRATION = "customer.registered"
+"""The group of the aggregator."""
+
+REGISTRATION_TYPES = ("customer.contact-entered", "customer.account-opened", "customer.address-entered")
 
 TASKS = ("provider", "night")
 """The payment service's queues of tasks."""
 
 RECORDER = "orders-view.record"
-RECORDED = ("order.", "payment.", "shipping.", "customer.")
+RECORDED = ("order.", "payment.", "shipping.", "customer.", f"{CRM}.")
 """What the read database keeps of all services' events, by the beginning of their types; its projections read that."""

@@ -67,8 +67,8 @@ class Fold:
                     self.invoices[invoice, share.customer]["refunded"] += share.amount
             case events.OrderShipped(order_id=invoice, chunk=chunk):
                 self.shipped[invoice, chunk] += 1
-            case events.CustomerJoined(customer=customer, since=since):
-                self.accounts[customer, since] += 1
+            case events.CustomerRegistered(customer=customer, city=city):
+                self.accounts[customer, city] += 1
             case events.LinesRejected(lines=rejections):
                 self.rejected.update((each.number, each.reason, int(each.malformed)) for each in rejections)
 
@@ -86,13 +86,18 @@ class Fold:
             sale["revenue"] += amount
 
 
-async def mismatches() -> int:
-    """How many orders and rows of the read database differ from the fold, missing and surplus ones included."""
+async def fresh() -> Fold:
+    """Everything that was ever published, folded."""
     fold = Fold()
     for app in APPS:
         if app is not orders_view.app:
             async for fact in app.read_all():
                 fold.take(fact.event)
+    return fold
+
+
+async def mismatches(fold: Fold) -> int:
+    """How many orders and rows of the read database differ from the fold, missing and surplus ones included."""
     return await _orders(fold) + await _views(fold)
 
 
@@ -129,7 +134,7 @@ async def _views(fold: Fold) -> int:
         + await _differences("invoices", "invoice, customer, " + ", ".join(columns), invoices)
         + await _differences("progress", "invoice, dispatched, cancelled, remaining", progress)
         + await _differences("shipped", "invoice, chunk", fold.shipped)
-        + await _differences("accounts", "customer, since", fold.accounts)
+        + await _differences("accounts", "customer, city", fold.accounts)
         + await _differences("rejected", "line, reason, malformed", fold.rejected)
         + await _differences("product_sales", "product, sold, returned, revenue", sales)
     )  # fmt: skip

@@ -6,10 +6,6 @@ back for returned goods is paid out, and is neither: so captured less refunded i
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-from pathlib import Path
-
 from .desk import Desk
 
 VIOLATIONS = {
@@ -61,24 +57,8 @@ VIOLATIONS = {
 }
 
 
-def copy_ledger(desk: Desk, ledger: Path) -> None:
-    """Take the provider's ledger to the desk, and lay beside it what was shipped."""
-    desk.sql.execute("CREATE TABLE provider (kind, key, amount)")
-    with closing(sqlite3.connect(ledger)) as provider:
-        rows = provider.execute("SELECT kind, key, amount FROM entries").fetchall()
-    desk.sql.executemany("INSERT INTO provider VALUES (?, ?, ?)", rows)
-    desk.sql.executescript(
-        """
-        CREATE INDEX captures_by_part ON payment_captures (invoice, chunk);
-        CREATE TABLE shipped_parts AS
-            SELECT a.invoice, a.chunk, a.amount FROM order_accepted AS a
-            JOIN shipping_shipments AS s ON s.order_id = a.invoice AND s.chunk = a.chunk WHERE a.kind = 'order';
-        """
-    )
-
-
 def figures(desk: Desk) -> dict[str, int]:
-    """What the provider, stock and the schedules have come to."""
+    """What the provider's ledger and stock's have come to."""
     one = desk.one
     return {
         "money_captured": one("SELECT sum(amount) FROM provider WHERE kind = 'charge'"),
@@ -89,24 +69,4 @@ def figures(desk: Desk) -> dict[str, int]:
         "stock_reserved": one("SELECT sum(reserved) FROM stock_products"),
         "stock_shipped": one("SELECT sum(shipped) FROM stock_products"),
         "stock_free": one("SELECT sum(free) FROM stock_products"),
-    }
-
-
-EXPECTED = """
-SELECT sum(moments) FROM (
-    SELECT round((julianday(max(moment)) - julianday(min(moment))) * 86400 / ?) + 1 AS moments
-    FROM payment_fires GROUP BY schedule
-)
-"""
-
-
-def schedules(desk: Desk, every: float) -> dict[str, int]:
-    """How often the schedules' tasks have run, and how many moments there were from the first to the last.
-
-    every: seconds from one moment to the next.
-    """
-    ((expected,),) = desk.sql.execute(EXPECTED, (every,))
-    return {
-        "schedule_fires": desk.one("SELECT count(*) FROM payment_fires"),
-        "schedule_expected": int(expected or 0),
     }

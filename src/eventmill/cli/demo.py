@@ -32,7 +32,7 @@ LEASE = 2.0
 
 BROKER = "EVENTMILL_SHOP_BROKER"
 
-FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "violations")
+FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "view_mismatches", "violations")
 
 
 class Figure(click.FloatRange):
@@ -234,7 +234,14 @@ def _shop(module: str) -> Any:
             raise click.ClickException("the shop is not part of this installation; install eventmill again")
         sys.modules[SHOP] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[SHOP])
-    return importlib.import_module(f"{SHOP}.{module}")
+    try:
+        return importlib.import_module(f"{SHOP}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "sqlalchemy":
+            raise
+        raise click.ClickException(
+            "the shop's old customer administration is an SQLAlchemy application: pip install 'eventmill[demo]'"
+        ) from None
 
 
 def _work(level: int) -> None:

@@ -22,6 +22,7 @@ from eventmill.cli.output import counted, note, safe
 from eventmill.cli.parameters import processes as bounds
 from eventmill.cli.target import load_apps
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.reading import Pending
 from eventmill.patterns.relay import RELAY
 from eventmill.runtime.parent import end_with_parent
 from eventmill.runtime.scaling import Backlog
@@ -156,18 +157,16 @@ async def _supervise(apps: Sequence[App], targets: Sequence[str], processes: tup
 
 
 async def backlog(apps: Sequence[App]) -> Backlog:
-    """What waits for the groups of these apps, and for their relays."""
-    messages, oldest = 0, None
+    """What waits for the groups of these apps, for the workers of their tasks, and for their relays."""
+    found: list[Pending] = []
     for app in apps:
         names = {consumer.group for consumer in app.consumers}
+        found.append(await app.tasks.backlog())
         for group in await app.store.groups():
             if group.name in names or app.projections.owns(group.name):
-                pending = await app.broker.backlog(group.name, group.cursors, group.types)
+                found.append(await app.broker.backlog(group.name, group.cursors, group.types))
             elif group.name == RELAY and app.broker is not app.store:
-                pending = await app.store.pending(group.cursors, group.types)
-            else:
-                continue
-            messages += pending.messages
-            if pending.oldest is not None:
-                oldest = pending.oldest if oldest is None else min(oldest, pending.oldest)
-    return Backlog(messages, 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000))
+                found.append(await app.store.pending(group.cursors, group.types))
+    oldest = min((each.oldest for each in found if each.oldest is not None), default=None)
+    waited = 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
+    return Backlog(sum(each.messages for each in found), waited)
