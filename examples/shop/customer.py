@@ -1,74 +1,51 @@
-"""Customer: what each customer has spent, returns taken off, and since when the shop knows them."""
+"""Customer: the old customer administration, seen as events.
+
+Its tables are captured; what is entered for a customer there, in three places and at any time, makes one event when all
+of it is known: `customer.registered`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from eventmill import Message, Transaction
+from eventmill import Collected, Message, Transaction
+from eventmill.cdc import Change
 
 from . import audit
-from .events import CustomerJoined, PaymentCaptured, PaymentRefunded, Share
-from .wiring import NUMBER, service
+from .events import AccountOpened, AddressEntered, ContactEntered, CustomerRegistered
+from .wiring import CRM, LEGACY_SOURCE, LEGACY_TABLES, service
 
 app = service("customer")
+crm = app.capture(LEGACY_SOURCE, tables=list(LEGACY_TABLES.values()), name=CRM)
+
+ENTERED = {"contact": ContactEntered, "account": AccountOpened, "address": AddressEntered}
 
 
 @app.setup
 async def tables(tx: Transaction) -> None:
     await audit.prepare(tx)
     await tx.execute(
-        f"""
-        CREATE TABLE IF NOT EXISTS entries (
-            {NUMBER},
-            invoice TEXT NOT NULL,
-            chunk BIGINT NOT NULL,
-            customer TEXT NOT NULL,
-            amount BIGINT NOT NULL
-        )
-        """
-    )
-    await tx.execute(
-        """
-        CREATE TABLE IF NOT EXISTS customers (
-            customer TEXT PRIMARY KEY,
-            spent BIGINT NOT NULL,
-            since TEXT NOT NULL
-        )
-        """
+        "CREATE TABLE IF NOT EXISTS entries (customer TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (customer, what))"
     )
 
 
-@app.on(PaymentCaptured)
-async def charge(event: PaymentCaptured, tx: Transaction, message: Message) -> None:
-    await book(tx, event.order_id, event.chunk, event.placed_at, event.shares)
-    await audit.handled(tx, "customer.charge", message)
-
-
-@app.on(PaymentRefunded)
-async def credit(event: PaymentRefunded, tx: Transaction, message: Message) -> None:
-    taken_off = [Share(share.customer, -share.amount) for share in event.shares]
-    await book(tx, event.return_id, event.chunk, event.returned_at, taken_off)
-    await audit.handled(tx, "customer.credit", message)
-
-
-async def book(tx: Transaction, invoice: str, chunk: int, when: str, shares: Sequence[Share]) -> None:
-    """Add the shares to their customers' accounts, and welcome the new ones.
-
-    Orders arrive in no particular order of date, so `since` is the earliest date seen so far.
-    """
-    for share in shares:
+@app.on(*crm.classes.values(), group="customer.entered")
+async def entered(change: Change, tx: Transaction, message: Message) -> None:
+    """Say what is new in the administration in the words of the shop, once: a row of the snapshot may have been told as an
+    insert, too, and what was deleted may be entered again."""
+    if change.op in ("insert", "snapshot") and change.after is not None:
+        what = change.table.rpartition(".")[2]
         new = await tx.execute(
-            "INSERT INTO customers VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (share.customer, share.amount, when)
+            "INSERT INTO entries (customer, what) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (change.after["customer"], what),
         )
         if new.rowcount:
-            tx.publish(CustomerJoined(share.customer, when))
-            continue
-        await tx.execute(
-            "UPDATE customers SET spent = spent + ?, since = CASE WHEN since < ? THEN since ELSE ? END"
-            " WHERE customer = ?",
-            (share.amount, when, when, share.customer),
-        )
-    await tx.executemany(
-        "INSERT INTO entries (invoice, chunk, customer, amount) VALUES (?, ?, ?, ?)",
-        [(invoice, chunk, share.customer, share.amount) for share in shares],
-    )
+            tx.publish(ENTERED[what](**change.after))
+    await audit.handled(tx, "customer.entered", message)
+
+
+@app.aggregator("registered", key="customer", all_of=[ContactEntered, AccountOpened, AddressEntered])
+def registered(group: Collected) -> CustomerRegistered:
+    contact, account, address = group.last(ContactEntered), group.last(AccountOpened), group.last(AddressEntered)
+    assert contact is not None
+    assert account is not None
+    assert address is not None
+    return CustomerRegistered(group.key, contact.name, account.terms, address.city)

@@ -9,7 +9,16 @@ import msgspec
 from eventmill import Aggregate, Message, Transaction
 
 from . import audit
-from .events import GoodsReturned, Intake, LinesRejected, OrderDispatched, OrderPlaced, OrderShipped, StockAdjusted
+from .events import (
+    GoodsReturned,
+    Intake,
+    LinesRejected,
+    OrderCancelled,
+    OrderDispatched,
+    OrderPlaced,
+    OrderShipped,
+    StockAdjusted,
+)
 from .wiring import NUMBER, service
 
 app = service("order")
@@ -30,11 +39,12 @@ class Order(Aggregate, name="order", snapshot_every=50):
     adjusted: dict[int, int] = msgspec.field(default_factory=dict)
     """How many lines of each part only move goods."""
     dispatched: list[int] = msgspec.field(default_factory=list)
+    cancelled: list[int] = msgspec.field(default_factory=list)
 
     @property
-    def open(self) -> bool:
-        """Whether something was ordered that has not left yet."""
-        return len(self.dispatched) < len(self.placed)
+    def open(self) -> int:
+        """How many of its parts have neither left the house nor been cancelled."""
+        return len(self.placed) - len(self.dispatched) - len(self.cancelled)
 
     def take(self, part: Part) -> Iterator[Part]:
         """Accept a part, unless it is here already."""
@@ -47,10 +57,16 @@ class Order(Aggregate, name="order", snapshot_every=50):
         if chunk not in self.placed:
             raise ValueError(f"order {self.id} has no part {chunk} that could have been shipped")
         if chunk not in self.dispatched:
-            remaining = len(self.placed) - len(self.dispatched) - 1
-            yield OrderDispatched(self.id, chunk, remaining)
+            yield OrderDispatched(self.id, chunk, self.open - 1)
 
-    def evolve(self, event: OrderPlaced | GoodsReturned | StockAdjusted | OrderDispatched) -> None:
+    def cancel(self, chunk: int) -> Iterator[OrderCancelled]:
+        """A part will not be shipped."""
+        if chunk in self.dispatched:
+            raise ValueError(f"order {self.id}: part {chunk} has left the house, and cannot be cancelled")
+        if chunk not in self.cancelled:
+            yield OrderCancelled(self.id, chunk, self.open - 1)
+
+    def evolve(self, event: OrderPlaced | GoodsReturned | StockAdjusted | OrderDispatched | OrderCancelled) -> None:
         match event:
             case OrderPlaced(chunk=chunk, lines=lines):
                 self.placed[chunk] = sum(line.amount for line in lines)
@@ -60,6 +76,8 @@ class Order(Aggregate, name="order", snapshot_every=50):
                 self.adjusted[chunk] = len(lines)
             case OrderDispatched(chunk=chunk):
                 self.dispatched.append(chunk)
+            case OrderCancelled(chunk=chunk):
+                self.cancelled.append(chunk)
 
 
 @app.setup
@@ -77,6 +95,7 @@ async def tables(tx: Transaction) -> None:
         )
         """
     )
+    await tx.execute(f"CREATE TABLE IF NOT EXISTS cancelled ({NUMBER}, order_id TEXT NOT NULL, chunk BIGINT NOT NULL)")
 
 
 async def accept(tx: Transaction, event: Intake) -> None:
@@ -103,3 +122,9 @@ async def accept(tx: Transaction, event: Intake) -> None:
 async def dispatched(event: OrderShipped, tx: Transaction, message: Message) -> None:
     await app.execute(Order, event.order_id, Order.dispatch, event.chunk)
     await audit.handled(tx, "order.dispatched", message)
+
+
+async def cancel(tx: Transaction, order_id: str, chunk: int) -> None:
+    """Give a part of an order up; the ledger says so, too."""
+    await app.execute(Order, order_id, Order.cancel, chunk)
+    await tx.execute("INSERT INTO cancelled (order_id, chunk) VALUES (?, ?)", (order_id, chunk))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from . import customer, order, orders_view, payment, shipping, stock
+from . import checkout, customer, order, orders_view, payment, shipping, stock
+
+__all__ = ["APPS", "checkout"]
 
 APPS = (order.app, customer.app, payment.app, stock.app, shipping.app, orders_view.app)

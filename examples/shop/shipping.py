@@ -1,12 +1,12 @@
-"""Shipping: ships a part of an order when it is paid and its goods are reserved, whichever comes last."""
+"""Shipping: ships a part of an order when it is told to, or when it is paid and its goods are reserved, whichever comes last."""
 
 from __future__ import annotations
 
 from eventmill import Message, Transaction
 
 from . import audit
-from .events import OrderShipped, PaymentCaptured, StockReserved
-from .wiring import NUMBER, service
+from .events import OrderShipped, PaymentCaptured, ShipOrder, StockReserved
+from .wiring import CHOREOGRAPHED, NUMBER, service
 
 app = service("shipping")
 
@@ -38,16 +38,9 @@ async def tables(tx: Transaction) -> None:
     )
 
 
-@app.on(PaymentCaptured)
-async def paid(event: PaymentCaptured, tx: Transaction, message: Message) -> None:
-    await audit.handled(tx, "shipping.paid", message)
-    await ship_when_ready(tx, event.order_id, event.chunk, "paid")
-
-
-@app.on(StockReserved)
-async def reserved(event: StockReserved, tx: Transaction, message: Message) -> None:
-    await audit.handled(tx, "shipping.reserved", message)
-    await ship_when_ready(tx, event.order_id, event.chunk, "reserved")
+async def ship(tx: Transaction, order_id: str, chunk: int) -> None:
+    await tx.execute("INSERT INTO shipments (order_id, chunk) VALUES (?, ?)", (order_id, chunk))
+    tx.publish(OrderShipped(order_id, chunk))
 
 
 async def ship_when_ready(tx: Transaction, order_id: str, chunk: int, what: str) -> None:
@@ -63,5 +56,24 @@ async def ship_when_ready(tx: Transaction, order_id: str, chunk: int, what: str)
         part,
     )
     if conditions == 2:
-        await tx.execute("INSERT INTO shipments (order_id, chunk) VALUES (?, ?)", part)
-        tx.publish(OrderShipped(order_id, chunk))
+        await ship(tx, order_id, chunk)
+
+
+if CHOREOGRAPHED:
+
+    @app.on(PaymentCaptured)
+    async def paid(event: PaymentCaptured, tx: Transaction, message: Message) -> None:
+        await audit.handled(tx, "shipping.paid", message)
+        await ship_when_ready(tx, event.order_id, event.chunk, "paid")
+
+    @app.on(StockReserved)
+    async def reserved(event: StockReserved, tx: Transaction, message: Message) -> None:
+        await audit.handled(tx, "shipping.reserved", message)
+        await ship_when_ready(tx, event.order_id, event.chunk, "reserved")
+
+else:
+
+    @app.on(ShipOrder, group="shipping.ship")
+    async def commanded(command: ShipOrder, tx: Transaction, message: Message) -> None:
+        await audit.handled(tx, "shipping.ship", message)
+        await ship(tx, command.order_id, command.chunk)

@@ -1,4 +1,4 @@
-"""The only file that names backends: one database a service, and the broker between them.
+"""The only file that names backends: one database a service, and the broker between them; and who leads a checkout.
 
 Taken from the environment, so that the demo and its workers agree:
 
@@ -6,6 +6,8 @@ Taken from the environment, so that the demo and its workers agree:
     EVENTMILL_SHOP_STORE    URL of the services' databases; `{service}` in it becomes each one's name
     EVENTMILL_SHOP_BROKER   URL of the broker
     EVENTMILL_SHOP_LEASE    seconds
+    EVENTMILL_SHOP_SAGA     how a checkout is held together: orchestrated (default) or choreographed
+    EVENTMILL_SHOP_PROVIDER host:port of the payment provider
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
+from urllib.parse import parse_qsl, urlsplit
 
 from eventmill import App
 from eventmill.backends.connect import connect
@@ -24,6 +27,26 @@ FOLDER = Path(os.environ.get("EVENTMILL_SHOP", ".")).absolute()
 STORE = os.environ.get("EVENTMILL_SHOP_STORE", f"sqlite:///{FOLDER}/{{service}}.db")
 BROKER = os.environ.get("EVENTMILL_SHOP_BROKER", STORE.replace("{service}", "broker"))
 SETTINGS = Settings(lease=float(os.environ.get("EVENTMILL_SHOP_LEASE", "10")))
+
+CHOREOGRAPHED = os.environ.get("EVENTMILL_SHOP_SAGA", "orchestrated") == "choreographed"
+"""Whether the services react to each other's events in a checkout; otherwise a saga of the order service commands them."""
+
+PROVIDER = os.environ.get("EVENTMILL_SHOP_PROVIDER", "127.0.0.1:8700")
+
+_SCHEMA = dict(parse_qsl(urlsplit(STORE).query)).get("schema", "{service}")
+LEGACY_SCHEMA = None if STORE.startswith("sqlite") else _SCHEMA.replace("{service}", "legacy")
+"""Where the customer administration has its tables: on PostgreSQL a schema of the same database, else a file of its own."""
+
+LEGACY_SOURCE = f"sqlite:///{FOLDER}/legacy.db" if STORE.startswith("sqlite") else STORE.partition("?")[0]
+LEGACY = LEGACY_SOURCE.replace("postgresql://", "postgresql+psycopg://").replace("postgres://", "postgresql+psycopg://")
+"""The same for SQLAlchemy."""
+
+LEGACY_TABLES = {
+    name: name if LEGACY_SCHEMA is None else f"{LEGACY_SCHEMA}.{name}" for name in ("contact", "account", "address")
+}
+
+CRM = "crm" if LEGACY_SCHEMA is None else f"crm_{_SCHEMA.replace('_{service}', '')}"
+"""The capture's name: part of what a server keeps for it, so no other shop's on that server."""
 
 NUMBER = (
     "n INTEGER PRIMARY KEY AUTOINCREMENT"
@@ -54,6 +77,13 @@ async def forget(app: App) -> None:
         async with app.transaction() as tx:
             [(schema,)] = await tx.execute("SELECT current_schema()")
             await tx.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+async def forget_legacy() -> None:
+    """Drop the customer administration's tables, where they are not in a file that goes with its folder."""
+    if LEGACY_SCHEMA is not None:
+        async with service("customer") as app, app.transaction() as tx:
+            await tx.execute(f'DROP SCHEMA IF EXISTS "{LEGACY_SCHEMA}" CASCADE')
 
 
 async def forget_broker(apps: Sequence[App]) -> None:

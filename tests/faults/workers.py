@@ -30,6 +30,7 @@ class Mill:
         self.place = place
         self.file = place / "mill.db"
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.begun_at: dict[int, float] = {}
         self.given: dict[str, list[int]] = {}
 
     def start(self, *, attempts: int = 3, grace: float = 20.0) -> subprocess.Popen[bytes]:
@@ -41,6 +42,7 @@ class Mill:
                 env=ENVIRONMENT,
             )
         self.workers.append(worker)
+        self.begun_at[worker.pid] = time.monotonic()
         return worker
 
     def give(self, *tasks: mill.Task) -> None:
@@ -89,9 +91,9 @@ class Mill:
         running = [worker for worker in self.workers if worker.poll() is None]
         for worker in running:
             worker.send_signal(signal.SIGTERM)
-        codes = [worker.wait(PATIENCE) for worker in running]
         # One that was still starting has no handler for SIGTERM yet, and nothing in its hands.
-        young = self.workers[-1:] if self.workers[-1] in running else []
+        young = [worker for worker in running if time.monotonic() - self.begun_at[worker.pid] < STARTING]
+        codes = [worker.wait(PATIENCE) for worker in running]
         assert all(
             code == 0 or (code == -signal.SIGTERM and worker in young)
             for worker, code in zip(running, codes, strict=True)
@@ -138,3 +140,7 @@ class Mill:
         assert self.query("PRAGMA integrity_check") == [("ok",)]
         if not without:
             assert self.query("SELECT state, count(*) FROM eventmill_jobs GROUP BY state") == []
+
+
+STARTING = 10.0
+"""Seconds that a process may take until it listens to signals."""

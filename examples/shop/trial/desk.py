@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from eventmill import App
@@ -22,15 +23,18 @@ from .expectation import SUBSCRIPTIONS
 
 PAGE = 5_000
 
+PROVIDER = "provider.db"
+"""The payment provider's own ledger, beside the desk."""
+
 LEDGERS = {
-    "order": ("handled", "accepted"),
-    "customer": ("handled", "entries", "customers"),
-    "payment": ("handled", "captures", "refunds"),
+    "order": ("handled", "accepted", "cancelled"),
+    "customer": ("handled",),
+    "payment": ("handled", "captures", "refunds", "settlements", "fires"),
     "stock": ("handled", "movements", "products"),
     "shipping": ("handled", "ready", "shipments"),
     "orders-view": ("entries", "rejected", "invoices", "shipped", "accounts"),
 }
-KEYS = {"customers": "customer", "products": "product", "invoices": "invoice, customer"}
+KEYS = {"products": "product", "invoices": "invoice, customer"}
 """By what to page through tables that are no ledgers; ledgers have `n`."""
 
 _TABLES = """
@@ -38,6 +42,7 @@ CREATE TABLE logged (n INTEGER PRIMARY KEY, source, id, type, topic, key, sequen
 CREATE TABLE recorded (n INTEGER PRIMARY KEY, source, id, type, topic, key, sequence);
 CREATE TABLE brokered (n INTEGER PRIMARY KEY, source, id, type, topic, key, sequence);
 CREATE TABLE subscribed (consumer, type);
+CREATE TABLE provider (kind, key, amount);
 CREATE TABLE handled (service, n, consumer, source, id, topic, key, sequence);
 """
 _INDEXES = """
@@ -46,6 +51,10 @@ CREATE INDEX logged_by_id ON logged (source, id);
 CREATE INDEX brokered_by_id ON brokered (source, id);
 CREATE INDEX recorded_by_id ON recorded (source, id);
 CREATE INDEX handled_by_id ON handled (consumer, source, id);
+CREATE INDEX captures_by_part ON payment_captures (invoice, chunk);
+CREATE TABLE shipped_parts AS
+    SELECT a.invoice, a.chunk, a.amount FROM order_accepted AS a
+    JOIN shipping_shipments AS s ON s.order_id = a.invoice AND s.chunk = a.chunk WHERE a.kind = 'order';
 """
 
 
@@ -76,6 +85,12 @@ class Desk:
             await self._copy_log("logged", app.store, "recorded")
             for table in LEDGERS[app.name]:
                 await self._copy_table(app, table)
+        with closing(sqlite3.connect(self._path.with_name(PROVIDER))) as provider:
+            self._insert(
+                "provider",
+                ("kind", "key", "amount"),
+                provider.execute("SELECT kind, key, amount FROM entries").fetchall(),
+            )
         broker = as_log(APPS[0].broker)
         if broker is not None:
             await self._copy_log("brokered", broker, "brokered")

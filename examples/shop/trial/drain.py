@@ -11,14 +11,27 @@ from eventmill.core.errors import BackendUnavailableError
 from eventmill.core.message import Partition
 from eventmill.core.reading import Types
 
-from .. import orders_view
+from .. import customer, order, orders_view, payment
 from ..services import APPS
-from .expectation import RECORDED, RECORDER, SUBSCRIPTIONS
+from . import clerk
+from .expectation import (
+    CHECKOUT,
+    CHECKOUT_TYPES,
+    RECORDED,
+    RECORDER,
+    REGISTRATION,
+    REGISTRATION_TYPES,
+    SUBSCRIPTIONS,
+    TASKS,
+)  # fmt: skip
+from .sagas import count_open
 
 STALLED = 60.0
 """Seconds without any progress after which the trial gives up waiting."""
 
 RELAY = "relay"
+KINDS = {RECORDER: RECORDED, CHECKOUT: CHECKOUT_TYPES, REGISTRATION: REGISTRATION_TYPES, **SUBSCRIPTIONS}
+MANY = 1_000
 VIEWS = ("customer-orders", "product-sales")
 
 
@@ -33,6 +46,10 @@ async def left() -> dict[str, int]:
         wanted = [name for name in SUBSCRIPTIONS if name.startswith(f"{app.name}.")]
         if app is orders_view.app:
             wanted.append(RECORDER)
+        if app is order.app:
+            wanted.append(CHECKOUT)
+        if app is customer.app:
+            wanted.append(REGISTRATION)
         for name in (RELAY, *wanted):
             group = groups.get(name)
             label = f"{app.name}.{RELAY}" if name == RELAY else name
@@ -40,7 +57,7 @@ async def left() -> dict[str, int]:
                 found[label] = 1
                 continue
             source = app.store if name == RELAY else app.broker
-            kinds = RECORDED if name == RECORDER else SUBSCRIPTIONS.get(name, ())
+            kinds = KINDS.get(name, ())
             topics = None if name == RELAY else {kind.partition(".")[0] for kind in kinds}
             beginnings = {
                 Partition(topic, number): 0
@@ -49,17 +66,40 @@ async def left() -> dict[str, int]:
                 for number in range(count)
             }
             pending = await source.backlog(group.name, {**beginnings, **group.cursors}, group.types)
-            waiting = pending.messages + group.retrying
+            # The jobs of a checkout and of an aggregator are timers; whether a checkout has ended is asked of itself.
+            waiting = pending.messages + (0 if name in (CHECKOUT, REGISTRATION) else group.retrying)
             if waiting:
                 found[label] = waiting
     for view in map(orders_view.app.view, VIEWS):
         lag = await view.lag()
         if lag.events or not lag.started:
             found[view.name] = max(1, lag.events)
+    for queue in TASKS:
+        tasks = await _tasks(queue)
+        if tasks:
+            found[f"{payment.app.name}/{queue}"] = tasks
+    if not found and not await _last_change_seen():
+        found["capture"] = 1
+    if not found and (open_sagas := await count_open()):
+        found["open sagas"] = open_sagas
     if not found and as_log(APPS[0].broker) is None:
         # A queue does not count what its readers have in their hands.
         return await _unhandled()
     return found
+
+
+async def _last_change_seen() -> bool:
+    """Whether what the clerk has written last is in the view: a capture tells changes in the order of their commits."""
+    table = orders_view.copies.name(orders_view.CONTACT)
+    async with orders_view.app.transaction() as tx:
+        rows = await tx.execute(f"SELECT name FROM {table} WHERE customer = ?", (clerk.HOUSE[0],))  # noqa: S608
+    return rows == [(clerk.LAST,)]
+
+
+async def _tasks(queue: str) -> int:
+    """How many tasks of a queue wait or run, up to MANY."""
+    found = await payment.app.store.jobs(payment.app.tasks.store_queue(queue), limit=MANY)
+    return sum(job.state != "dead" for job in found)
 
 
 async def _unhandled() -> dict[str, int]:

@@ -27,6 +27,7 @@ class History:
     returned: dict[int, int] = field(default_factory=dict)
     adjusted: dict[int, int] = field(default_factory=dict)
     dispatched: list[int] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
 
 
 class Fold:
@@ -35,7 +36,7 @@ class Fold:
     def __init__(self) -> None:
         self.orders: dict[str, History] = defaultdict(History)
         self.invoices: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        self.progress: dict[str, tuple[int, int]] = {}
+        self.progress: dict[str, int] = {}
         self.shipped: Counter[tuple[str, int]] = Counter()
         self.accounts: Counter[tuple[str, str]] = Counter()
         self.rejected: Counter[tuple[int, str, int]] = Counter()
@@ -54,7 +55,10 @@ class Fold:
                 self.orders[invoice].adjusted[chunk] = len(lines)
             case events.OrderDispatched(order_id=invoice, chunk=chunk, remaining=remaining):
                 self.orders[invoice].dispatched.append(chunk)
-                self.progress[invoice] = (self.progress.get(invoice, (0, 0))[0] + 1, remaining)
+                self.progress[invoice] = remaining
+            case events.OrderCancelled(order_id=invoice, chunk=chunk, remaining=remaining):
+                self.orders[invoice].cancelled.append(chunk)
+                self.progress[invoice] = remaining
             case events.PaymentCaptured(order_id=invoice, shares=shares):
                 for share in shares:
                     self.invoices[invoice, share.customer]["paid"] += share.amount
@@ -63,8 +67,8 @@ class Fold:
                     self.invoices[invoice, share.customer]["refunded"] += share.amount
             case events.OrderShipped(order_id=invoice, chunk=chunk):
                 self.shipped[invoice, chunk] += 1
-            case events.CustomerJoined(customer=customer, since=since):
-                self.accounts[customer, since] += 1
+            case events.CustomerRegistered(customer=customer, city=city):
+                self.accounts[customer, city] += 1
             case events.LinesRejected(lines=rejections):
                 self.rejected.update((each.number, each.reason, int(each.malformed)) for each in rejections)
 
@@ -82,13 +86,18 @@ class Fold:
             sale["revenue"] += amount
 
 
-async def mismatches() -> int:
-    """How many orders and rows of the read database differ from the fold, missing and surplus ones included."""
+async def fresh() -> Fold:
+    """Everything that was ever published, folded."""
     fold = Fold()
     for app in APPS:
         if app is not orders_view.app:
             async for fact in app.read_all():
                 fold.take(fact.event)
+    return fold
+
+
+async def mismatches(fold: Fold) -> int:
+    """How many orders and rows of the read database differ from the fold, missing and surplus ones included."""
     return await _orders(fold) + await _views(fold)
 
 
@@ -98,7 +107,9 @@ async def _orders(fold: Fold) -> int:
     async for key in _keys(order.app, "order"):
         loaded = await order.app.load(order.Order, key)
         seen += 1
-        wrong += fold.orders.get(key) != History(loaded.placed, loaded.returned, loaded.adjusted, loaded.dispatched)
+        wrong += fold.orders.get(key) != History(
+            loaded.placed, loaded.returned, loaded.adjusted, loaded.dispatched, loaded.cancelled
+        )
     return wrong + abs(len(fold.orders) - seen)
 
 
@@ -114,12 +125,16 @@ async def _views(fold: Fold) -> int:
     columns = ("lines", "ordered", "returned", "paid", "refunded")
     invoices = Counter((*key, *(row[column] for column in columns)) for key, row in fold.invoices.items())
     sales = Counter((product, row["sold"], row["returned"], row["revenue"]) for product, row in fold.sales.items())
+    progress = Counter(
+        (key, len(fold.orders[key].dispatched), len(fold.orders[key].cancelled), remaining)
+        for key, remaining in fold.progress.items()
+    )
     return (
         await _differences("entries", "invoice, chunk, kind, line, customer, product, quantity, amount", fold.entries)
         + await _differences("invoices", "invoice, customer, " + ", ".join(columns), invoices)
-        + await _differences("progress", "invoice, dispatched, remaining", Counter((key, *row) for key, row in fold.progress.items()))
+        + await _differences("progress", "invoice, dispatched, cancelled, remaining", progress)
         + await _differences("shipped", "invoice, chunk", fold.shipped)
-        + await _differences("accounts", "customer, since", fold.accounts)
+        + await _differences("accounts", "customer, city", fold.accounts)
         + await _differences("rejected", "line, reason, malformed", fold.rejected)
         + await _differences("product_sales", "product, sold, returned, revenue", sales)
     )  # fmt: skip

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from sqlalchemy import Engine
+
 from eventmill.backends.connect import as_log
 from eventmill.runtime.supervisor import Restarts, Supervisor
 
+from .. import customer, legacy
 from ..services import APPS
-from ..wiring import FOLDER, SETTINGS, forget, forget_broker
-from . import fold, verdict
+from ..wiring import FOLDER, SETTINGS, forget, forget_broker, forget_legacy
+from . import fold, joined, money, sagas, schedules, verdict
 from .chaos import Chaos
+from .clerk import Clerk
 from .desk import Desk
 from .drain import dead, drained
 from .feed import Fed, feed
@@ -45,6 +49,10 @@ class Options:
     own_broker: bool
     """Whether what is in the broker has names of this run alone, so that all of it can be removed."""
     seed: int
+    saga: str
+    """How checkouts are held together, which `wiring` has been told: for the verdict."""
+    fail: float
+    """The share of payments that fail for good."""
     worker: Sequence[str]
     """The command of one worker process."""
 
@@ -73,6 +81,7 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
     async with AsyncExitStack() as stack:
         for app in APPS:
             await stack.enter_async_context(app)
+        administration, clerk = await stack.enter_async_context(_administration(options.seed))
         source = None if options.orders is None else stack.enter_context(OrdersFile(options.orders))
         began = loop.time()
         async with _workers(options, screen) as (workers, ended):
@@ -80,7 +89,7 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
             servers = ServerChaos(options.seed, options.restart, screen.say)
             striking = asyncio.gather(chaos.run(), servers.run()) if options.chaos else None
             try:
-                fed = await _unless(ended, _feed(options, source, screen))
+                fed = await _unless(ended, _feed(options, source, clerk, screen))
                 if striking is not None:
                     await _unless(ended, _aftermath(chaos, loop.time() - began, screen))
             finally:
@@ -93,14 +102,33 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
             seconds = loop.time() - began
         for group, count in rest.items():
             screen.say(f"{group}: {count:,} messages left undone")
-        result = await _judge(options, screen, chaos, fed, rest, seconds)
+        result = await _judge(options, screen, chaos, fed, rest, seconds, joined.customers(administration))
         result |= {"restarts": servers.restarts, "terminated": servers.terminated}
-        if not options.keep:
-            for app in APPS:
+    if not options.keep:
+        for app in APPS:
+            async with app:
                 await forget(app)
+        await forget_legacy()
     if options.own_broker and not options.keep:
         await forget_broker(APPS)
     return result
+
+
+@asynccontextmanager
+async def _administration(seed: int) -> AsyncIterator[tuple[Engine, Clerk]]:
+    """The old customer administration, its clerk at work, and captured from here on; its database keeps nothing for us in
+    the end, however the trial ends."""
+    database = legacy.engine()
+    try:
+        clerk = Clerk(seed, database)
+        await asyncio.to_thread(clerk.open)
+        await customer.app.captures.initialise()
+        try:
+            yield database, clerk
+        finally:
+            await customer.app.captures.drop()
+    finally:
+        database.dispose()
 
 
 @asynccontextmanager
@@ -148,13 +176,25 @@ async def _unless(ended: asyncio.Task[int], work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _feed(options: Options, source: OrdersFile | None, screen: Screen) -> Fed:
-    if source is None:
-        generator = Generator(options.seed, options.rate, options.seconds)
-        with screen.bar("orders", max(1, int(options.seconds * 10))) as show:
-            return await feed(generator, lambda arrival: show(int(arrival.at * 10)))
-    with screen.bar("orders", max(1, source.size)) as show:
-        return await feed(_at_once(source), lambda _: show(source.read))
+async def _feed(options: Options, source: OrdersFile | None, clerk: Clerk, screen: Screen) -> Fed:
+    writing = asyncio.create_task(clerk.work())
+    try:
+        if source is None:
+            generator = Generator(options.seed, options.rate, options.seconds)
+            with screen.bar("orders", max(1, int(options.seconds * 10))) as show:
+                return await feed(_met(generator, clerk), lambda arrival: show(int(arrival.at * 10)))
+        with screen.bar("orders", max(1, source.size)) as show:
+            return await feed(_met(_at_once(source), clerk), lambda _: show(source.read))
+    finally:
+        clerk.leave()
+        await writing
+
+
+def _met(arrivals: Iterable[Arrival], clerk: Clerk) -> Iterator[Arrival]:
+    """The arrivals, each after the clerk has heard of it."""
+    for arrival in arrivals:
+        clerk.meet(arrival.events)
+        yield arrival
 
 
 def _at_once(source: OrdersFile) -> Iterator[Arrival]:
@@ -183,7 +223,13 @@ def _falling(show: Callable[[int], None]) -> Callable[[int], None]:
 
 
 async def _judge(
-    options: Options, screen: Screen, chaos: Chaos, fed: Fed, rest: dict[str, int], seconds: float
+    options: Options,
+    screen: Screen,
+    chaos: Chaos,
+    fed: Fed,
+    rest: dict[str, int],
+    seconds: float,
+    known: dict[str, tuple[str | None, str | None, str | None]],
 ) -> dict[str, object]:
     with closing(Desk(FOLDER / "desk.db")) as desk:
         await desk.collect()
@@ -191,23 +237,42 @@ async def _judge(
         delivery = verdict.delivery(desk, broker=as_log(APPS[0].broker) is not None)
         words = verdict.violations(desk, fed, far)
         malformed = verdict.malformed(desk)
-    fold_mismatches = await fold.mismatches()
+        conserved = money.figures(desk)
+        fires = schedules.figures(desk)
+        words += await schedules.violations(desk)
+        coarse_events = desk.one("SELECT count(*) FROM orders_view_accounts")
+    checkouts = await sagas.figures()
+    refolded = await fold.fresh()
+    fold_mismatches = await fold.mismatches(refolded)
+    view_mismatches = await joined.mismatches(refolded, known)
+    if coarse_events != len(known):
+        words.append("customers-not-registered")
     given_up, causes = await dead()
     for cause in causes:
         screen.say(cause)
     if rest:
         words.append("not-drained")
+    if checkouts["sagas_open"] or checkouts["sagas_attention"]:
+        words.append("checkout-without-end")
     return {
         **far,
         **delivery,
         "dead": given_up,
+        **conserved,
+        **checkouts,
+        **fires,
+        "coarse_events": coarse_events,
+        "coarse_expected": len(known),
         "fold_mismatches": fold_mismatches,
+        "view_mismatches": view_mismatches,
         "violations": words,
         "kills": chaos.kills,
         "pauses": chaos.pauses,
         "seconds": round(seconds, 3),
         "events_per_second": round(delivery["handled"] / seconds, 1),
         **malformed,
+        "saga": options.saga,
+        "fail": options.fail,
         "processes": options.processes,
         "seed": options.seed,
         "chaos": options.chaos,

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ LEASE = 2.0
 
 BROKER = "EVENTMILL_SHOP_BROKER"
 
-FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "violations")
+FAILURES = ("lost", "duplicated", "out_of_order", "dead", "fold_mismatches", "view_mismatches", "violations")
 
 
 class Figure(click.FloatRange):
@@ -63,6 +64,17 @@ class Figure(click.FloatRange):
 @click.option(
     "--restart", metavar="COMMAND", help="With --chaos: a shell command that restarts a server, run now and then."
 )
+@click.option(
+    "--saga", type=click.Choice(["orchestrated", "choreographed"]), default="orchestrated", show_default=True,
+    help="Whether a saga directs each checkout, or the services react to each other.",
+)  # fmt: skip
+@click.option(
+    "--fail",
+    type=Figure(min=0.0, max=1.0),
+    default=0.0,
+    show_default=True,
+    help="Share of payments that fail for good.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="What orders and chaos are drawn from.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on standard output.")
 @click.option(
@@ -80,6 +92,8 @@ def demo(
     store: str | None,
     broker: str | None,
     restart: str | None,
+    saga: str,
+    fail: float,
     seed: int,
     as_json: bool,
     keep: Path | None,
@@ -96,9 +110,12 @@ def demo(
         return
     if restart is not None and not chaos:
         raise click.UsageError("--restart is a part of --chaos: give that, too")
-    with _folder(keep) as folder:
+    with _folder(keep) as folder, _provider(folder, seed, fail) as provider:
         places = _places(store, broker)
-        os.environ.update(EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE), **places)
+        os.environ.update(
+            EVENTMILL_SHOP=str(folder), EVENTMILL_SHOP_LEASE=str(LEASE), EVENTMILL_SHOP_SAGA=saga,
+            EVENTMILL_SHOP_PROVIDER=provider, **places,
+        )  # fmt: skip
         trial = _shop("trial.run")
         files = _shop("trial.orders_file")
         if orders is not None:
@@ -117,6 +134,8 @@ def demo(
             keep=keep is not None,
             own_broker=places.get(BROKER, broker) != broker,
             seed=seed,
+            saga=saga,
+            fail=fail,
             worker=(sys.executable, "-m", "eventmill", "demo", "--worker", *(["--chaos"] if chaos else [])),
         )
         screen = Screen()
@@ -183,6 +202,27 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     yield keep.absolute()
 
 
+@contextmanager
+def _provider(folder: Path, seed: int, fail: float) -> Iterator[str]:
+    """The payment provider, which is somebody else's: a process with a ledger of its own. Yields where it listens."""
+    program = _shop("trial.provider").__file__
+    process = subprocess.Popen(  # noqa: S603 - our own program and figures
+        [sys.executable, program, str(folder / "provider.db"), str(seed), str(fail)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = process.stdout.readline().strip()
+        if not port:
+            raise click.ClickException(f"the payment provider did not start (exit code {process.wait()})")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.stdin.close()  # which ends it
+        process.stdout.close()
+        process.wait()
+
+
 def _shop(module: str) -> Any:
     """A module of the shop: part of the installed package, or the checkout's `examples/shop` under the same name."""
     if importlib.util.find_spec(SHOP) is None:
@@ -194,7 +234,14 @@ def _shop(module: str) -> Any:
             raise click.ClickException("the shop is not part of this installation; install eventmill again")
         sys.modules[SHOP] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[SHOP])
-    return importlib.import_module(f"{SHOP}.{module}")
+    try:
+        return importlib.import_module(f"{SHOP}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "sqlalchemy":
+            raise
+        raise click.ClickException(
+            "the shop's old customer administration is an SQLAlchemy application: pip install 'eventmill[demo]'"
+        ) from None
 
 
 def _work(level: int) -> None:
@@ -234,7 +281,7 @@ def _interruptible(work: Any, refusals: tuple[type[Exception], ...]) -> dict[str
         raise click.ClickException(str(error)) from error
 
 
-MONEY = ("gross", "refunded", "net")
+MONEY = ("gross", "refunded", "net", "money_captured", "money_refunded", "money_shipped")
 
 
 def _tell(result: dict[str, Any]) -> None:

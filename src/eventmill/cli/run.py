@@ -53,6 +53,7 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
     Then what has begun is finished and committed, and the exit code is 0. A second signal stops at once.
     """
     apps = load_apps(targets)
+    _refuse_namesakes(apps)
     seconds = max(app.settings.grace for app in apps) if grace is None else grace
     _log_to_terminal()
     end_with_parent(seconds + LAST_WORDS)
@@ -64,6 +65,16 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
     code = asyncio.run(_supervise(apps, targets, processes, seconds))
     if code:
         raise SystemExit(code)
+
+
+def _refuse_namesakes(apps: Sequence[App]) -> None:
+    """Two services of one name on one broker would be one group there, and take each other's messages."""
+    for number, one in enumerate(apps):
+        for other in apps[:number]:
+            if (one.name, one.broker_url) == (other.name, other.broker_url) and one.url != other.url and one.broker_url:
+                raise ConfigurationError(
+                    f"two Apps with the same broker are called {one.name!r}: give each a name of its own, App(..., name=)"
+                )
 
 
 class _Plain(logging.Formatter):

@@ -157,7 +157,15 @@ class Settlement:
             error = raised
         if len(deliveries) > 1:
             return await self._one_by_one(deliveries, fence, settled)
+        if consumer.inbox and await self._received(first):
+            # It failed over what the message itself has left when it was handled: a row that is there, a step that is taken.
+            return await self._duplicate(deliveries, fence, settled)
         return [(first, await self._failed(first, fence, settled, outcome, error))]
+
+    async def _received(self, delivery: Delivery) -> bool:
+        """Whether it is a repeat of what the group has handled. Asked of what failed: what succeeds is refused by the commit."""
+        known = await self._store.received(self._consumer.group, [delivery.message.id])
+        return delivery.message.identity in known
 
     async def _call(
         self, deliveries: Sequence[Delivery], transaction: Transaction, stages: Stages | None

@@ -94,18 +94,20 @@ class Capture:
 
 
 class ForeignTables:
-    """Tables whose changes a Debezium publishes. `tables["public.customers"]` is the event type, for `@app.on`."""
+    """Tables that a Debezium, or another service, captures. `tables["public.customers"]` is the event type, for `@app.on`."""
 
-    def __init__(self, server: str, tables: Sequence[str], registry: Registry) -> None:
-        if not _NAME.fullmatch(server):
-            raise ConfigurationError(f"debezium {server!r}: give the connector's topic.prefix, such as 'legacy'")
+    def __init__(self, name: str, tables: Sequence[str], registry: Registry, *, debezium: bool) -> None:
+        self._label = f"{'debezium' if debezium else 'captured'} {name}"
+        if not _NAME.fullmatch(name):
+            what = "the connector's topic.prefix" if debezium else "the capture's name"
+            raise ConfigurationError(f"{self._label}: give {what}, such as 'legacy'")
         if isinstance(tables, str) or not tables:
-            raise ConfigurationError(f"debezium {server}: tables={tables!r}; give a list such as ['public.customers']")
-        self.server = server
-        self.classes = declare(registry, server, list(tables), debezium=True)
+            raise ConfigurationError(f"{self._label}: tables={tables!r}; give a list such as ['public.customers']")
+        self.name = name
+        self.classes = declare(registry, name, list(tables), debezium=debezium)
 
     def __getitem__(self, table: str) -> type[Change]:
         found = self.classes.get(table)
         if found is None:
-            raise ConfigurationError(f"debezium {self.server} has no table {table!r}; it has {', '.join(self.classes)}")
+            raise ConfigurationError(f"{self._label} has no table {table!r}; it has {', '.join(self.classes)}")
         return found

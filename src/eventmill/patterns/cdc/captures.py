@@ -12,7 +12,7 @@ from eventmill.patterns.cdc.capture import MAX_BYTES, Capture, ForeignTables
 from eventmill.patterns.cdc.capturing import Capturing
 from eventmill.patterns.cdc.change import Order
 from eventmill.patterns.cdc.policy import RetentionPolicy
-from eventmill.patterns.cdc.setup import initialise
+from eventmill.patterns.cdc.setup import drop, initialise
 from eventmill.patterns.surroundings import Surroundings
 from eventmill.runtime.heartbeat import Heartbeat
 
@@ -88,13 +88,26 @@ class Captures:
 
         server: its topic.prefix. tables: with their schema, as in the topics' names (`public.customers`).
         """
-        return ForeignTables(server, tables, self._where.registry)
+        return ForeignTables(server, tables, self._where.registry, debezium=True)
+
+    def captured(self, name: str, *, tables: Sequence[str]) -> ForeignTables:
+        """The tables that another service captures, and whose changes come over the broker.
+
+        name, tables: as in that service's `app.capture`. `captured["customers"]` is the event type to give to `@app.on`.
+        """
+        return ForeignTables(name, tables, self._where.registry, debezium=False)
 
     async def initialise(self, *, anew: bool = False, snapshot: bool = True) -> None:
         """What `eventmill cdc init` does, for all of them; the App must be open. See there."""
         where = self._where
         for each in self:
             await initialise(where.store, each, where.clock, where.ids, anew=anew, snapshot=snapshot)
+            await each.source.close()
+
+    async def drop(self) -> None:
+        """What `eventmill cdc drop` does, for all of them: nothing is kept for them at the sources any more."""
+        for each in self:
+            await drop(self._where.store, each)
             await each.source.close()
 
     def capturings(self, incarnation: str, heartbeat: Heartbeat, numbers: count[int]) -> Sequence[Capturing]:
