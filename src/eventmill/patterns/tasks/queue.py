@@ -23,3 +23,13 @@ class Queue:
             raise ConfigurationError(f"queue {self.name}: concurrency={self.concurrency}; give 1 or more")
         if self.limit is not None:
             self.limit.check(f"queue {self.name}", None)
+
+    def refuse_undeclared(self, limit: Limit) -> None:
+        """Raise ConfigurationError where the limit names a kind that is not declared: waiting calls do not carry it."""
+        declared = self.limit or Limit()
+        for kind in ("concurrency", "rate"):
+            if getattr(limit, kind) is not None and getattr(declared, kind) is None:
+                raise ConfigurationError(
+                    f"queue {self.name}: it declares no limit of {kind}, so none can be changed: "
+                    f"app.queue({self.name!r}, limit=Limit({kind}=…)) declares one"
+                )

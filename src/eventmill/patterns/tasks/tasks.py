@@ -22,16 +22,18 @@ from eventmill.core.reading import Pending
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, moment
-from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator, Setting
+from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
 from eventmill.patterns.tasks.finale import Finale
-from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
+from eventmill.patterns.tasks.held import CARRIED
+from eventmill.patterns.tasks.limit import Limit, Limits
 from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
 from eventmill.patterns.tasks.schedules import Schedules
+from eventmill.patterns.tasks.setting import Setting
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.through_topic import consumer_of
 from eventmill.patterns.tasks.timing import Missed, Timing
-from eventmill.patterns.tasks.unique import Unique
+from eventmill.patterns.tasks.unique import Unique, unique_of
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.processes import Processes
@@ -133,7 +135,7 @@ class Tasks:
                 retry=retry,
                 timeout=timeout,
                 priority=priority,
-                unique=_unique(unique),
+                unique=unique_of(unique),
                 keep=keep,
                 limit=limit,
                 queue_limit=lambda: self.queues[queue].limit,
@@ -213,8 +215,8 @@ class Tasks:
             reference=message.id,
         )
 
-    async def _expire(self, key: str, tx: Transaction) -> None:
-        await remove(key, tx, self, self.store_queue(DEFAULT))
+    async def _expire(self, key: str, tx: Transaction, queue: str = "") -> None:
+        await remove(key, tx, self, queue or self.store_queue(DEFAULT))
 
     # Sending
 
@@ -311,8 +313,19 @@ class Tasks:
         await self._opened()
         await self._operator.set(queue, concurrency=concurrency)
 
+    async def limit(self, queue: str, limit: Limit | None) -> None:
+        """Change a queue's limit over all processes while they run, at once; None: as it is declared.
+
+        What it does not name stays. Raises ConfigurationError for a kind of limit that the queue does not declare:
+        calls carry what is declared. What was told a moment by a rate comes at that moment.
+        """
+        await self._opened()
+        if limit is not None and queue in self.queues:
+            self.queues[queue].refuse_undeclared(limit)
+        await self._operator.limit(queue, self.store_queue(queue), limit)
+
     def _used(self) -> Collection[str]:
-        return {task.queue for task in self.by_type.values()}
+        return self.queues.keys() & {task.queue for task in self.by_type.values()}
 
     def _kept(self) -> dict[str, float | None]:
         return {task.type: task.keep for task in self.by_type.values()}
@@ -384,13 +397,3 @@ class Staff:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
         await self._processes.close()
-
-
-def _unique(given: Unique | bool | str | Sequence[str] | None) -> Unique | None:
-    if given is None or given is False:
-        return None
-    if given is True:
-        return Unique()
-    if isinstance(given, Unique):
-        return given
-    return Unique((given,) if isinstance(given, str) else tuple(given))
