@@ -32,7 +32,7 @@ from eventmill.core.registry import REGISTRY, Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.cdc.captures import Captures
 from eventmill.patterns.cdc.capturing import Capturing
-from eventmill.patterns.consumers import check_needs, consumer
+from eventmill.patterns.consumers import check_needs, consumer, with_parentheses
 from eventmill.patterns.inbox import remedy, short_inboxes
 from eventmill.patterns.long_running import LongRunningPatterns
 from eventmill.patterns.privacy.vault import Vault
@@ -180,6 +180,8 @@ class App(EventSourcing):
         not start on a broker that keeps no log. Without it, a new group on a queue gets what comes after it.
         """
 
+        with_parentheses("on", *wanted)
+
         def register(function: Function) -> Function:
             name = group or f"{self.name}.{function.__name__}"
             if any(existing.group == name for existing in self.consumers):
@@ -213,6 +215,8 @@ class App(EventSourcing):
 
     def setup(self, function: Setup) -> Setup:
         """Run `async def function(tx)` in one transaction whenever the App opens: CREATE TABLE IF NOT EXISTS …"""
+        if not asyncio.iscoroutinefunction(function):
+            raise ConfigurationError(f"{function.__qualname__}: write `async def {function.__name__}(tx)`")
         self._setups.append(function)
         return function
 

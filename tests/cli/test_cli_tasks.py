@@ -11,6 +11,9 @@ from types import ModuleType
 import pytest
 from cli_calls import Call, Start, parsed
 
+from eventmill.cli.run import backlog
+from eventmill.runtime.scaling import Backlog
+
 URL = "sqlite:///smithy.db"
 
 SMITHY = """
@@ -113,3 +116,19 @@ def test_schedules_are_seen_and_changed(call: Call, smithy: ModuleType) -> None:
     sent = call("schedules", "run", URL, "nightly").stdout.strip()
     assert [each["id"] for each in tasks(call)] == [sent]
     assert "no schedule 'daily'" in call("schedules", "run", URL, "daily", code=2).stderr
+
+
+def test_tasks_that_are_due_are_part_of_the_backlog(smithy: ModuleType) -> None:
+    send(smithy, 1, 2, 3)
+    send(smithy, 4, after=3600)
+
+    async def look() -> list[Backlog]:
+        async with smithy.app as app:
+            seen = [await backlog([app])]
+            await app.tasks.pause("fire")
+            return [*seen, await backlog([app])]
+
+    waiting, paused = asyncio.run(look())
+    assert waiting.messages == 3
+    assert waiting.oldest > 0
+    assert paused == Backlog(0, 0.0)

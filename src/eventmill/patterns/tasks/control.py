@@ -14,6 +14,7 @@ from eventmill.core.capabilities import Store
 from eventmill.core.claims import Fence
 from eventmill.core.errors import ConfigurationError, EventmillError
 from eventmill.core.job import Job
+from eventmill.core.reading import Pending
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import Desk
 from eventmill.patterns.tasks.finale import Finale
@@ -60,6 +61,17 @@ class Operator:
         prefix = self._queue_key("")
         found = await self._store.documents(prefix, limit=MANY)
         return {each.key.removeprefix(prefix): decode_setting(each.data) for each in found}
+
+    async def backlog(self, queues: Mapping[str, str]) -> Pending:
+        """What is due in queues that are not paused. queues: what the store calls each of them, by their names."""
+        said = await self.settings()
+        number, oldest = 0, []
+        for queue, place in queues.items():
+            if queue not in said or not said[queue].paused:
+                pending = await self._store.overdue(place)
+                number += pending.messages
+                oldest += [] if pending.oldest is None else [pending.oldest]
+        return Pending(number, min(oldest, default=None))
 
     async def set(self, queue: str, *, paused: bool | None = None, concurrency: int | None = None) -> Setting:
         """Pause or resume a queue, or have each process run so many of its tasks at a time, within a second."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import count
@@ -18,6 +18,7 @@ from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.job import Job
 from eventmill.core.names import check_name
+from eventmill.core.reading import Pending
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, moment
@@ -280,6 +281,11 @@ class Tasks:
                     return report
                 seen = await self._store.changed(seen, 0.1)
 
+    async def backlog(self) -> Pending:
+        """How many tasks could begin and wait for a worker, and since when the first of them does; not those of paused queues."""
+        await self._opened()
+        return await self._operator.backlog({queue: self.store_queue(queue) for queue in self._used()})
+
     async def cancel(self, identity: str) -> Cancelled:
         """Cancel a task that waits or runs; see `Cancelled`."""
         await self._opened()
@@ -305,6 +311,9 @@ class Tasks:
         await self._opened()
         await self._operator.set(queue, concurrency=concurrency)
 
+    def _used(self) -> Collection[str]:
+        return {task.queue for task in self.by_type.values()}
+
     def _kept(self) -> dict[str, float | None]:
         return {task.type: task.keep for task in self.by_type.values()}
 
@@ -312,7 +321,7 @@ class Tasks:
 
     def staff(self, incarnation: str, heartbeat: Heartbeat, numbers: count[int]) -> Staff:
         """The workers of this process, one for each queue that has tasks here."""
-        used = {task.queue for task in self.by_type.values()}
+        used = self._used()
         processes = Processes()
         controlled = [
             self._controlled(queue, f"{incarnation}/{self._app}.{next(numbers)}", heartbeat, processes)
