@@ -16,6 +16,7 @@ from .events import (
     OrderShipped,
     PaymentCaptured,
     PaymentDeclined,
+    PaymentExpired,
     ReleaseStock,
     ReserveStock,
     ShipOrder,
@@ -52,9 +53,16 @@ def direct() -> None:
         tx.publish(ReserveStock(placed.order_id, placed.chunk, placed.lines))
 
     async def void(placed: OrderPlaced, tx: Transaction, context: StepContext) -> None:
+        """Whether there was a charge may be unknown: the provider gives back what is there."""
         tx.publish(VoidPayment(placed.order_id, placed.chunk))
 
-    @checkout.step(compensate=void, done_on=PaymentCaptured, failed_on=PaymentDeclined, deadline=PATIENCE)
+    @checkout.step(
+        compensate=void,
+        done_on=PaymentCaptured,
+        failed_on=PaymentDeclined,
+        unknown_on=PaymentExpired,
+        deadline=PATIENCE,
+    )
     async def charge(placed: OrderPlaced, tx: Transaction) -> None:
         tx.publish(ChargePayment(placed.order_id, placed.chunk, placed.placed_at, shares(placed.lines, 1)))
 
@@ -66,8 +74,8 @@ def direct() -> None:
 def listen() -> None:
     """The choreographed one: what is told apart here is done by the services themselves."""
     order.app.choreography(
-        NAME, key=part, starts=OrderPlaced, completes=[PaymentCaptured, OrderShipped], turns=PaymentDeclined,
-        fails=OrderCancelled, events=StockReserved, deadline=PATIENCE,
+        NAME, key=part, starts=OrderPlaced, completes=[PaymentCaptured, OrderShipped],
+        turns=[PaymentDeclined, PaymentExpired], fails=OrderCancelled, events=StockReserved, deadline=PATIENCE,
     )  # fmt: skip
 
     @order.app.on(StockReleased)

@@ -132,11 +132,18 @@ class PaymentCaptured(Event, frozen=True, name="payment.captured", key="order_id
 
 
 class PaymentDeclined(Event, frozen=True, name="payment.declined", key="order_id"):
-    """A part will not be paid; what the provider has taken all the same is given back."""
+    """A part will not be paid, and nothing was taken for it."""
 
     order_id: str
     chunk: int
     reason: str
+
+
+class PaymentExpired(Event, frozen=True, name="payment.expired", key="order_id"):
+    """A part was not paid in time, as far as one can know: the provider may have charged it, and has not said so."""
+
+    order_id: str
+    chunk: int
 
 
 class VoidPayment(Event, frozen=True, name="payment.void", key="order_id"):
@@ -191,7 +198,13 @@ class CustomerRegistered:
     city: str
 
 
-def part(event: OrderPlaced | StockReserved | PaymentCaptured | PaymentDeclined | OrderShipped | OrderCancelled) -> str:
+Checkout = (
+    OrderPlaced | StockReserved | PaymentCaptured | PaymentDeclined | PaymentExpired | OrderShipped | OrderCancelled
+)
+"""What a checkout hears."""
+
+
+def part(event: Checkout) -> str:
     """Which part of an order an event of its checkout is about."""
     return f"{event.order_id}/{event.chunk}"
 

@@ -40,7 +40,7 @@ Write = Callable[[Connection], object]
 
 def engine() -> Engine:
     """The application's database, its tables made where they are missing."""
-    made = create_engine(LEGACY)
+    made = create_engine(LEGACY, pool_pre_ping=True)
     if made.dialect.name == "sqlite":
         event.listen(made, "connect", _patient)
     if LEGACY_SCHEMA is not None:

@@ -1,8 +1,8 @@
 """Payment: has the provider charge what an order costs, and pay out what a return is worth, customer by customer.
 
 The provider is somebody else's: it fails, is slow, and sometimes charges without saying so. So each call is a task, with
-retries and one idempotency key for all of them. A charge that is never answered is given up by the expiry of unpaid orders,
-which has the provider give back what it may have taken.
+retries and one idempotency key for all of them. A charge that is never answered is given up by the expiry of unpaid
+orders; what the provider may have taken is given back: by the saga's compensation, or, where nobody directs, by this service.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .events import (
     OrderPlaced,
     PaymentCaptured,
     PaymentDeclined,
+    PaymentExpired,
     PaymentRefunded,
     Share,
     VoidPayment,
@@ -27,10 +28,11 @@ from .provider import Declined, NoAnswer, Provider
 from .wiring import CHOREOGRAPHED, NUMBER, PROVIDER, service
 
 app = service("payment")
+NIGHT = "night"
 app.tasks.queue("provider", concurrency=50)
 provider = Provider(PROVIDER)
 
-TRIES = 4
+TRIES = 6
 """Calls without an answer after which a charge is left to the expiry."""
 
 EXPIRY = 2.0
@@ -185,7 +187,7 @@ async def pay_out(return_id: str, chunk: int, returned_at: str, owed: list[Share
 
 
 @app.schedule(every=EVERY, missed="all")
-@app.task(queue="night")
+@app.task(queue=NIGHT)
 async def settle(context: TaskContext, tx: Transaction) -> None:
     """Close the books over what was captured since the last settlement."""
     moment = await fired(tx, "settle", context)
@@ -196,7 +198,7 @@ async def settle(context: TaskContext, tx: Transaction) -> None:
 
 
 @app.schedule(every=EVERY, missed="all")
-@app.task(queue="night")
+@app.task(queue=NIGHT)
 async def expire(context: TaskContext, tx: Transaction) -> None:
     """Give up orders that nobody has paid, as far as one can know."""
     await fired(tx, "expire", context)
@@ -205,8 +207,9 @@ async def expire(context: TaskContext, tx: Transaction) -> None:
         (datetime.now(UTC).timestamp() - EXPIRY,),
     )
     for order_id, chunk in expired:
-        tx.send(give_back.job(order_id, chunk))
-        tx.publish(PaymentDeclined(order_id, chunk, "the provider did not answer"))
+        tx.publish(PaymentExpired(order_id, chunk))
+        if CHOREOGRAPHED:
+            tx.send(give_back.job(order_id, chunk))
 
 
 async def fired(tx: Transaction, schedule: str, context: TaskContext) -> str:

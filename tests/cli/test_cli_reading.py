@@ -150,7 +150,7 @@ def test_forget_asks_and_removes_the_group(folder: Path, call: Call) -> None:
     assert "add --yes" in call("groups", "forget", "bakery", "bakery.bake", code=2).stderr
     assert "there are: bakery.bake" in call("groups", "forget", "bakery", "backery", "--yes", code=2).stderr
     call("groups", "forget", "bakery", "bakery.bake", "--yes")
-    assert parsed(call("groups", "bakery", "--json")) == []
+    assert parsed(call("groups", "sqlite:///bakery.db", "--json")) == []
 
 
 @pytest.mark.parametrize("command", READING)
@@ -188,3 +188,15 @@ def test_memory_has_nothing_to_look_at(call: Call) -> None:
 
 def test_an_unknown_scheme_is_a_configuration_error(call: Call) -> None:
     assert "no backend for oracle" in call("groups", "oracle://x/y", code=78).stderr
+
+
+def test_a_group_that_never_ran_is_listed_with_all_that_is_before_it(folder: Path, call: Call) -> None:
+    call("publish", "bakery:app", "bread.ordered", '{"order": "a"}')
+    (group,) = parsed(call("groups", "bakery:app", "--json"))
+    assert (group["group"], group["members"], group["lag"], group["dead"]) == ("bakery.bake", {}, 1, 0)
+
+
+def test_the_stream_comes_before_the_app(folder: Path, call: Call) -> None:
+    call("publish", "bakery:app", "bread.ordered", '{"order": "a"}')
+    result = call("history", "bakery:app", "bread/a", code=2)
+    assert "eventmill history bread/a bakery:app" in result.stderr

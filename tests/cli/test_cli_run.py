@@ -174,3 +174,12 @@ def test_help_names_every_command_and_loads_none(call: Call) -> None:
         assert f"  {name} " in shown
         assert name in call(name, "--help").stdout
     assert "No such command" in call("serve", code=2).stderr
+
+
+def test_two_services_of_one_name_on_one_broker_do_not_start(folder: Path, call: Call) -> None:
+    (folder / "twins.py").write_text(
+        "from eventmill import App\n"
+        "apps = [App(f'sqlite:///{letter}.db', broker='sqlite:///broker.db', name='twin') for letter in 'ab']\n"
+    )
+    result = call("run", "twins:apps", code=78)
+    assert "two Apps with the same broker are called 'twin'" in result.stderr

@@ -11,6 +11,9 @@ from types import ModuleType
 import pytest
 from cli_calls import Call, Start, parsed
 
+from eventmill.cli.run import backlog
+from eventmill.runtime.scaling import Backlog
+
 URL = "sqlite:///smithy.db"
 
 SMITHY = """
@@ -113,3 +116,35 @@ def test_schedules_are_seen_and_changed(call: Call, smithy: ModuleType) -> None:
     sent = call("schedules", "run", URL, "nightly").stdout.strip()
     assert [each["id"] for each in tasks(call)] == [sent]
     assert "no schedule 'daily'" in call("schedules", "run", URL, "daily", code=2).stderr
+
+
+def test_tasks_that_are_due_are_part_of_the_backlog(smithy: ModuleType) -> None:
+    send(smithy, 1, 2, 3)
+    send(smithy, 4, after=3600)
+
+    async def look() -> list[Backlog]:
+        async with smithy.app as app:
+            seen = [await backlog([app])]
+            await app.tasks.pause("fire")
+            return [*seen, await backlog([app])]
+
+    waiting, paused = asyncio.run(look())
+    assert waiting.messages == 3
+    assert waiting.oldest > 0
+    assert paused == Backlog(0, 0.0)
+
+
+def test_a_limit_is_changed_and_withdrawn(call: Call, smithy: ModuleType) -> None:
+    send(smithy)
+    assert "to 3 tasks at a time and to 100 in 60 s" in call(
+        "tasks", "limit", URL, "smithy/fire", "--concurrency", "3", "--rate", "100/60"
+    ).stdout  # fmt: skip
+    assert "is limited to 3 tasks at a time and to 100 in 60 s" in call("tasks", URL).stderr
+    assert (
+        "declares no limit of concurrency"
+        in call("tasks", "limit", "smithy:app", "fire", "--concurrency", "3", code=78).stderr
+    )
+    assert "N/SECONDS" in call("tasks", "limit", URL, "smithy/fire", "--rate", "often", code=2).stderr
+    assert "or else --declared" in call("tasks", "limit", URL, "smithy/fire", code=2).stderr
+    assert "as declared" in call("tasks", "limit", "smithy:app", "fire", "--declared").stdout
+    assert "limited" not in call("tasks", URL).stderr

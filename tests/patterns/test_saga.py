@@ -47,6 +47,10 @@ class SagaNotShipped(Event, name="sagatest.notshipped", key="order"):
     why: str = "no carrier"
 
 
+class SagaPerhapsShipped(Event, name="sagatest.perhapsshipped", key="order"):
+    order: str
+
+
 @dataclass
 class Provider:
     """Something outside: what it was asked, and what it has done by idempotency key."""
@@ -325,7 +329,10 @@ def shipping(url: str, *, answer: str, deadline: float = 20.0, retry: Any = NO_R
     async def cancel(event: SagaPlaced, tx: Transaction, ctx: StepContext) -> None:
         await note(tx, event.order, f"cancel shipping {ctx.outcome}")
 
-    @saga.step(compensate=cancel, done_on=SagaShipped, failed_on=SagaNotShipped, deadline=deadline, retry=retry)
+    @saga.step(
+        compensate=cancel, done_on=SagaShipped, failed_on=SagaNotShipped, unknown_on=SagaPerhapsShipped,
+        deadline=deadline, retry=retry,
+    )  # fmt: skip
     async def ship(event: SagaPlaced, tx: Transaction) -> None:
         tx.publish(SagaShip(event.order))
 
@@ -345,6 +352,8 @@ def shipping(url: str, *, answer: str, deadline: float = 20.0, retry: Any = NO_R
             tx.publish(SagaShipped(event.order))
         elif answer == "no":
             tx.publish(SagaNotShipped(event.order))
+        elif answer == "perhaps":
+            tx.publish(SagaPerhapsShipped(event.order))
 
     return app
 
@@ -369,6 +378,16 @@ async def test_a_command_that_is_refused_turns_the_saga_round(url: str) -> None:
         assert (found.state, found.steps[0].state) == ("COMPENSATED", "failed")
         assert await ledger(app, "a") == ["carrier"]
         assert "no carrier" in found.reason
+
+
+@in_loop
+async def test_a_command_of_which_the_other_does_not_know_is_compensated_as_unknown(url: str) -> None:
+    app = shipping(url, answer="perhaps", retry=fixed(0.05, attempts=2))
+    async with running(app):
+        await app.publish(SagaPlaced("a"))
+        found = await ended(app, "a")
+        assert (found.state, found.steps[0].attempts) == ("COMPENSATED", 1)
+        assert await ledger(app, "a") == ["carrier", "cancel shipping unknown"]
 
 
 @in_loop

@@ -43,6 +43,7 @@ def shapes(draw: st.DrawFn) -> Shape:
                 undone=kind == "compensatable" and draw(st.integers(0, 3)) > 0,
                 done_on=(f"{name}.done",) if answered else (),
                 failed_on=(f"{name}.failed",) if answered and kind != "retriable" and draw(st.booleans()) else (),
+                unknown_on=(f"{name}.unknown",) if answered and kind != "retriable" and draw(st.booleans()) else (),
                 parallel=parallel,
             )
         )
@@ -169,15 +170,19 @@ class SagaLife(RuleBasedStateMachine):
     @precondition(lambda self: any(step.answered for step in self.shape.steps))
     @rule(data=st.data())
     def any_answer_comes(self, data: st.DataObject) -> None:
-        names = [name for step in self.shape.steps for name in (*step.done_on, *step.failed_on)]
+        names = [name for step in self.shape.steps for name in (*step.done_on, *step.failed_on, *step.unknown_on)]
         name = data.draw(st.sampled_from(names))
-        step, well = self.shape.answered_by(name) or (None, False)
+        step, answer = self.shape.answered_by(name) or (None, "unknown")
         record = None if step is None else self.instance.step(step.name)
         if step is None or record is None:
             return
-        if record.state in (StepState.WAITING, StepState.UNKNOWN, StepState.AGAIN):
-            # The other service's word is the truth.
-            self.there.add(step.name) if well else self.there.discard(step.name)
+        begun = record.attempts > 0
+        if begun and record.state in (StepState.WAITING, StepState.UNKNOWN, StepState.AGAIN):
+            # The other service's word is the truth; where it does not know, it may be either.
+            if answer == "done":
+                self.there.add(step.name)
+            elif answer == "failed":
+                self.there.discard(step.name)
         decide.answered(self.shape, self.instance, name, self.now)
 
     @precondition(lambda self: len(self.instance.steps) >= min(3, len(self.shape.steps)))
@@ -291,6 +296,9 @@ TestSagaLife.settings = settings(max_examples=200, stateful_step_count=40, deadl
         ([{"name": "a"}, {"name": "a"}], "there already"),
         ([{"name": "a", "kind": "other"}], "choose one of"),
         ([{"name": "a", "failed_on": ("x",)}], "without done_on"),
+        ([{"name": "a", "unknown_on": ("x",)}], "without done_on"),
+        ([{"name": "a", "done_on": ("x",), "failed_on": ("y",), "unknown_on": ("y",)}], "answers 'a' already"),
+        ([{"name": "a", "kind": "retriable", "done_on": ("x",), "unknown_on": ("y",)}], "nothing may refuse"),
         ([{"name": "a", "done_on": ("x",)}, {"name": "b", "done_on": ("x",)}], "answers 'a' already"),
         ([{"name": "a", "done_on": ("x",), "failed_on": ("x",)}], "answers 'a' already"),
         ([{"name": "a", "kind": "retriable", "done_on": ("x",), "failed_on": ("y",)}], "nothing may refuse"),

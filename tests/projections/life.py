@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from ledgers import POISON, Booked, Ignored, Noted, Reversed, Visited, bank, folded, rows, running, until
 
-from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, fixed, on
+from eventmill import App, BehindError, BlockedError, MissingHistoryError, Transaction, View, fixed, on
+from eventmill.patterns.projection.catch_up import feeding
 
 
 def some_events(count: int, seed: int = 1) -> list[object]:
@@ -29,6 +30,10 @@ def some_events(count: int, seed: int = 1) -> list[object]:
             )
         )
     return made
+
+
+async def caught(view: View, generation: int) -> bool:
+    return all(lag.events == 0 for lag in await view.lags() if lag.generation == generation)
 
 
 class Life:
@@ -64,6 +69,36 @@ class Life:
                     assert (await view.lag()).started
                 # What it has no method for is nothing to wait for, once the log was looked through so far.
                 await view.at_least(await app.publish(Ignored("ada")))
+
+        asyncio.run(run())
+
+    def test_a_generation_stays_until_its_side_effects_have_left(self, tmp_path: Path) -> None:
+        """However often it is built anew meanwhile."""
+
+        async def run() -> None:
+            async with bank(self.url(tmp_path), publish=True) as app:
+                view = app.view("balances")
+                await app.publish(*(Booked("ada", number) for number in range(1, 11)))
+                assert await view.rebuild(show=False) == 2
+                async with feeding(view, 2):  # ahead of the live one, which nobody has fed yet
+                    await until(lambda: caught(view, 2))
+                assert [await view.swap(), await view.rebuild()] == [2, 3]
+                assert [lag.generation for lag in await view.lags()] == [1, 2, 3]
+
+                async def told(upto: int) -> bool:
+                    noted = [fact.event.number async for fact in app.read_all(types=[Noted])]
+                    assert noted == list(range(1, len(noted) + 1))
+                    return len(noted) == upto
+
+                async with running(app):
+                    await until(lambda: told(10))
+                    await app.publish(Booked("ada", 11))
+                    await until(lambda: told(11))
+                    for lag in await view.lags():
+                        await until(lambda name=lag.generation: caught(view, name))  # type: ignore[misc]
+                    assert await view.rebuild() == 4
+                    assert [lag.generation for lag in await view.lags()] == [3, 4]
+                    assert await told(11)
 
         asyncio.run(run())
 

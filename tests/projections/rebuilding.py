@@ -39,7 +39,7 @@ async def work(app: App) -> None:
             await app.publish(*LATE)
         await view.at_least(len(EVENTS) + len(LATE), timeout=60)
         if len((await view.state()).generations) > 1:
-            await view.drop()
+            await view.drop(force=True)
 
 
 async def main(url: str) -> None:

@@ -64,7 +64,7 @@ async def _read_your_writes(url: str) -> None:
             process.kill()
             process.wait()
             late = await app.publish(Booked("ada", 1))
-            with pytest.raises(BehindError, match="1 events and"):
+            with pytest.raises(BehindError, match="1 event and"):
                 await view.at_least(late, timeout=0.3)
         with worker(url):
             await view.at_least(late, timeout=30)

@@ -19,6 +19,7 @@ from retail import HEADER, ROOT, tally, truth
 
 from shop.events import GoodsReturned, OrderPlaced
 from shop.trial.generator import Generator
+from shop.trial.provider import fate_of
 
 DEMO = (sys.executable, "-m", "eventmill", "demo")
 KEYS = [
@@ -80,7 +81,7 @@ import asyncio, json, os, sys
 from pathlib import Path
 from shop.services import APPS
 from shop import legacy
-from shop.trial import fold, joined, verdict
+from shop.trial import fold, joined, schedules, verdict
 from shop.trial.desk import Desk
 
 async def judge():
@@ -89,6 +90,7 @@ async def judge():
     desk = Desk(Path(sys.argv[1]) / "desk.db")
     await desk.collect()
     words = [word for word, query in verdict.VIOLATIONS.items() if desk.one(query)]
+    words += await schedules.violations(desk)
     refolded = await fold.fresh()
     known = joined.customers(legacy.engine())
     figures = {
@@ -180,9 +182,14 @@ def test_payments_that_fail_for_good_end_the_same_whoever_leads(tmp_path: Path) 
     )
     assert {key: found[0][key] for key in same} == {key: found[1][key] for key in same}
     ended = found[0]
-    assert ended["sagas_compensated"] > 0
-    assert ended["money_refunded"] > 0
-    assert ended["sagas_completed"] + ended["sagas_compensated"] == made_up(1, 60, 1)[0]
+    orders = [event for arrival in Generator(1, 60, 1) for event in arrival.events if isinstance(event, OrderPlaced)]
+    fates = [fate_of("1", f"{order.order_id}/{order.chunk}", 0.4) for order in orders]
+    costs = [sum(line.amount for line in order.lines) for order in orders]
+    assert {"declined", "silent"} < set(fates)
+    assert ended["sagas_completed"] == fates.count(None)
+    assert ended["sagas_compensated"] == len(fates) - fates.count(None)
+    assert ended["money_shipped"] == sum(cost for cost, fate in zip(costs, fates, strict=True) if fate is None)
+    assert ended["money_refunded"] == sum(cost for cost, fate in zip(costs, fates, strict=True) if fate == "silent")
 
 
 @pytest.mark.parametrize("saga", ["orchestrated", "choreographed"])
@@ -286,6 +293,10 @@ def children(pid: int) -> list[int]:
         ("provider", "DELETE FROM entries WHERE kind = 'charge'", None, "provider-differs-from-captures"),
         ("provider", "UPDATE entries SET kind = 'payout', key = 'x' WHERE n = 1", None, "payout-differs-from-return"),
         ("payment", "UPDATE settlements SET captured = captured + 1", None, "settlement-differs"),
+        ("payment", "DELETE FROM fires WHERE n = 1", None, "fires-differ-from-plan"),
+        ("payment", "INSERT INTO fires SELECT 10000, schedule, moment FROM fires WHERE n = 1", None, "moment-fired-twice"),
+        ("payment", "UPDATE fires SET schedule = 'settle', moment = '2026-01-01T00:00:01+00:00' WHERE n = 1", None,
+         "schedule-fired-too-often-or-not"),
         ("payment", "UPDATE captures SET invoice = 'x'", None, "shipped-unpaid"),
         ("order", "INSERT INTO cancelled SELECT n, invoice, chunk FROM accepted WHERE kind = 'order'", None,
          "shipped-and-cancelled"),

@@ -29,7 +29,7 @@ PATIENCE = 60.0
 
 
 class Clerk:
-    """Enters customers; told of them by `meet`, until `finish`."""
+    """Enters customers; told of them by `meet`, until it may `leave`."""
 
     def __init__(self, seed: int, database: Engine) -> None:
         self._seed = seed
@@ -37,6 +37,7 @@ class Clerk:
         self._known: set[str] = set(HOUSE)
         self._new: list[str] = []
         self._later: list[Write] = []
+        self._leaving = False
         self._order = random.Random(f"clerk {seed}")  # noqa: S311 - repeatable is the point
 
     def open(self) -> None:
@@ -52,14 +53,15 @@ class Clerk:
                         self._known.add(customer)
                         self._new.append(customer)
 
+    def leave(self) -> None:
+        """Nobody else will be met."""
+        self._leaving = True
+
     async def work(self) -> None:
-        """Write what is to be written, and go on until cancelled."""
-        while True:
+        """Write what is to be written until told to leave; then the rest, the last change at the end."""
+        while not self._leaving:
             await self._write_all()
             await asyncio.sleep(0.05)
-
-    async def finish(self) -> None:
-        """Write the rest, the last change at the end."""
         await self._write_all()
         await asyncio.to_thread(self._write, self._later)
         await asyncio.to_thread(self._save, [legacy.rename(HOUSE[0], LAST)])

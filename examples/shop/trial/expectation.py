@@ -16,7 +16,7 @@ if CHOREOGRAPHED:
     SUBSCRIPTIONS |= {
         "payment.charge": ("order.placed",),
         "stock.reserve": ("order.placed",),
-        "stock.release": ("payment.declined",),
+        "stock.release": ("payment.declined", "payment.expired"),
         "shipping.paid": ("payment.captured",),
         "shipping.reserved": ("stock.reserved",),
         "order.cancelled": ("stock.released",),
@@ -36,7 +36,8 @@ CHECKOUT = "order.checkout"
 """The group of the saga, or of what listens to the choreography."""
 
 CHECKOUT_TYPES = (
-    "order.placed", "order.cancelled", "payment.captured", "payment.declined", "shipping.shipped", "stock.reserved",
+    "order.placed", "order.cancelled", "payment.captured", "payment.declined", "payment.expired", "shipping.shipped",
+    "stock.reserved",
 )  # fmt: skip
 
 REGISTRATION = "customer.registered"

@@ -58,7 +58,7 @@ VIOLATIONS = {
 
 
 def figures(desk: Desk) -> dict[str, int]:
-    """What the provider, stock and the schedules have come to."""
+    """What the provider's ledger and stock's have come to."""
     one = desk.one
     return {
         "money_captured": one("SELECT sum(amount) FROM provider WHERE kind = 'charge'"),
@@ -69,24 +69,4 @@ def figures(desk: Desk) -> dict[str, int]:
         "stock_reserved": one("SELECT sum(reserved) FROM stock_products"),
         "stock_shipped": one("SELECT sum(shipped) FROM stock_products"),
         "stock_free": one("SELECT sum(free) FROM stock_products"),
-    }
-
-
-EXPECTED = """
-SELECT sum(moments) FROM (
-    SELECT round((julianday(max(moment)) - julianday(min(moment))) * 86400 / ?) + 1 AS moments
-    FROM payment_fires GROUP BY schedule
-)
-"""
-
-
-def schedules(desk: Desk, every: float) -> dict[str, int]:
-    """How often the schedules' tasks have run, and how many moments there were from the first to the last.
-
-    every: seconds from one moment to the next.
-    """
-    ((expected,),) = desk.sql.execute(EXPECTED, (every,))
-    return {
-        "schedule_fires": desk.one("SELECT count(*) FROM payment_fires"),
-        "schedule_expected": int(expected or 0),
     }

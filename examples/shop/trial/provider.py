@@ -4,7 +4,7 @@ python provider.py LEDGER SEED FAIL
 
 It says its port on standard output, and ends when standard input does. By seed and key, a call fails before or after
 the work was done, is answered much too late, or is answered twice; from its third attempt on a call is served well.
-A share FAIL of all charges goes wrong for good: half of those are declined, half are charged and never answered.
+A share FAIL of all charges goes wrong for good: half of those are declined; half are charged, and the caller never hears.
 Under one key everything is done once.
 """
 
@@ -20,6 +20,13 @@ from collections import Counter
 LATE = 3.0
 FAULTS = 0.15
 """Share of first and second attempts that go wrong."""
+KINDS = ("before", "after", "late", "twice")
+
+
+def fate_of(seed: str, key: str, fail: float) -> str | None:
+    """How a charge goes wrong for good, if it does: `declined` or `silent`."""
+    draw = random.Random(f"{seed} {key}").random()  # noqa: S311 - repeatable is the point
+    return "declined" if draw < fail / 2 else "silent" if draw < fail else None
 
 
 class Ledger:
@@ -79,6 +86,8 @@ class Provider:
                 await writer.drain()
         except (OSError, ValueError):
             pass  # the caller has hung up, or said nothing
+        except asyncio.CancelledError:
+            pass  # the provider ends; asyncio would complain of a server's task that was cancelled
         finally:
             writer.close()
 
@@ -86,20 +95,21 @@ class Provider:
         """What to answer, each after a pause. What is to be done is done here, and at once."""
         self._attempts[what, key] += 1
         attempt = self._attempts[what, key]
-        fate = random.Random(f"{self._seed} {key}").random()  # noqa: S311 - repeatable is the point
-        if what == "charge" and fate < self._fail / 2:
+        fate = None if what != "charge" else fate_of(self._seed, key, self._fail)
+        if fate == "declined":
             return [(0.0, {"declined": "the card was declined"})]
-        good = [(0.0, self._do(what, key, amount))]
-        if what == "charge" and fate < self._fail:
-            return [(LATE, {"error": "too late"})]
         luck = random.Random(f"{self._seed} {what} {key} {attempt}").random()  # noqa: S311
-        if attempt > 2 or luck > FAULTS:
-            return good
-        if luck < FAULTS / 3:
+        fault = None if attempt > 2 or luck >= FAULTS else KINDS[int(luck / FAULTS * len(KINDS))]
+        if fault == "before":
             return [(0.0, {"error": "internal server error"})]
-        if luck < FAULTS * 2 / 3:
-            return [(LATE, good[0][1])]
-        return good * 2
+        done = self._do(what, key, amount)
+        if fate == "silent":
+            return []
+        if fault == "after":
+            return [(0.0, {"error": "internal server error"})]
+        if fault == "late":
+            return [(LATE, done)]
+        return [(0.0, done)] * (2 if fault == "twice" else 1)
 
     def _do(self, what: str, key: str, amount: int) -> dict[str, str]:
         refusal = None

@@ -14,10 +14,10 @@ from sqlalchemy import Engine
 from eventmill.backends.connect import as_log
 from eventmill.runtime.supervisor import Restarts, Supervisor
 
-from .. import customer, legacy, payment
+from .. import customer, legacy
 from ..services import APPS
 from ..wiring import FOLDER, SETTINGS, forget, forget_broker, forget_legacy
-from . import fold, joined, money, sagas, verdict
+from . import fold, joined, money, sagas, schedules, verdict
 from .chaos import Chaos
 from .clerk import Clerk
 from .desk import Desk
@@ -186,11 +186,8 @@ async def _feed(options: Options, source: OrdersFile | None, clerk: Clerk, scree
         with screen.bar("orders", max(1, source.size)) as show:
             return await feed(_met(_at_once(source), clerk), lambda _: show(source.read))
     finally:
-        if writing.done():
-            writing.result()  # it never ends by itself, unless it has failed
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-        await clerk.finish()
+        clerk.leave()
+        await writing
 
 
 def _met(arrivals: Iterable[Arrival], clerk: Clerk) -> Iterator[Arrival]:
@@ -241,7 +238,8 @@ async def _judge(
         words = verdict.violations(desk, fed, far)
         malformed = verdict.malformed(desk)
         conserved = money.figures(desk)
-        schedules = money.schedules(desk, payment.EVERY)
+        fires = schedules.figures(desk)
+        words += await schedules.violations(desk)
         coarse_events = desk.one("SELECT count(*) FROM orders_view_accounts")
     checkouts = await sagas.figures()
     refolded = await fold.fresh()
@@ -256,15 +254,13 @@ async def _judge(
         words.append("not-drained")
     if checkouts["sagas_open"] or checkouts["sagas_attention"]:
         words.append("checkout-without-end")
-    if schedules["schedule_fires"] != schedules["schedule_expected"]:
-        words.append("schedule-fired-too-often-or-not")
     return {
         **far,
         **delivery,
         "dead": given_up,
         **conserved,
         **checkouts,
-        **schedules,
+        **fires,
         "coarse_events": coarse_events,
         "coarse_expected": len(known),
         "fold_mismatches": fold_mismatches,

@@ -55,7 +55,8 @@ class Url:
     def __str__(self) -> str:
         login = "" if self.user is None else self.user + (":***" if self.password is not None else "") + "@"
         shown = [f"{name}={'***' if _secret(name) else value}" for name, value in self.options]
-        return f"{self.scheme}://{login}{self.location}{self.path}" + ("?" + "&".join(shown) if shown else "")
+        scheme = f"{self.scheme}://" if self.scheme else ""
+        return f"{scheme}{login}{self.location}{self.path}" + ("?" + "&".join(shown) if shown else "")
 
     def __repr__(self) -> str:
         return str(self)

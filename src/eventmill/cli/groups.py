@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from typing import Any
 
 import click
 
 from eventmill.cli.output import document, moment, note, span, table
-from eventmill.cli.place import opened
+from eventmill.cli.place import Place, opened
 from eventmill.cli.standard import StandardGroup, confirm
 from eventmill.core.claims import Group
+from eventmill.core.message import Partition
 from eventmill.core.reading import Pending, Types
 
 
@@ -29,7 +31,8 @@ def groups() -> None:
 def list_(target: str, broker: str | None, as_json: bool) -> None:
     """Each group with its live members, what waits for it and since when, and what has failed.
 
-    RETRYING: waiting for a further attempt. PARKED: waiting behind a failed one of the same key.
+    RETRYING: waiting for a further attempt. PARKED: waiting behind a failed one of the same key. With an App, its
+    groups that never ran are listed, too.
     """
     found = asyncio.run(_list(target, broker))
     now = time.time()
@@ -83,7 +86,20 @@ def _fields(group: Group, lag: Pending | None, now: float) -> dict[str, Any]:
 
 async def _list(target: str, broker: str | None) -> list[tuple[Group, Pending | None]]:
     async with opened(target, broker=broker) as place:
-        return [(group, await place.lag(group)) for group in sorted(await place.store.groups(), key=lambda g: g.name)]
+        known = [*await place.store.groups()]
+        known += await _never_ran(place, {group.name for group in known})
+        return [(group, await place.lag(group)) for group in sorted(known, key=lambda group: group.name)]
+
+
+async def _never_ran(place: Place, names: Collection[str]) -> list[Group]:
+    """Groups that the App declares and the store does not know: all of the log is before them, which is easily overlooked."""
+    missing = [each for each in place.consumers if each.group not in names]
+    topics = await place.topics_log.topics() if missing else {}
+    found = []
+    for each in missing:
+        parts = [Partition(topic, number) for topic in each.topics(topics) for number in range(topics.get(topic, 0))]
+        found.append(Group(each.group, each.types, dict.fromkeys(parts, 0), {}))
+    return found
 
 
 @groups.command()

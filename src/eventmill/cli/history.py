@@ -12,6 +12,7 @@ from eventmill.app import App
 from eventmill.cli.output import document, safe
 from eventmill.cli.place import Place, opened
 from eventmill.cli.record import recorded_fields
+from eventmill.cli.target import is_url
 from eventmill.core.document import Document
 from eventmill.core.errors import DecodeError
 from eventmill.core.message import Recorded
@@ -32,6 +33,8 @@ def history(stream: str, target: str, after: int, limit: int | None, as_json: bo
 
     With an App, data is shown as its event types read it now; with a URL, as it is stored.
     """
+    if "/" not in stream and "/" in target and not is_url(target):
+        raise click.UsageError(f"the stream comes first: eventmill history {target} {stream}")
     asyncio.run(_history(Stream.parse(stream), target, after, limit, as_json))
 
 

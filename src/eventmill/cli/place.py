@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from eventmill.core.claims import Group
 from eventmill.core.errors import CapabilityError
 from eventmill.core.reading import Pending
 from eventmill.patterns.relay import RELAY
+from eventmill.runtime.consumer import Consumer
 
 
 def kept_by(broker: BrokerBackend) -> LogBackend:
@@ -45,6 +46,13 @@ class Place:
     def topics_log(self) -> LogBackend:
         """The log to list and tail: the broker's, where it is known that there is one. Refused for a mere queue."""
         return self.store if self.broker is None else kept_by(self.broker)
+
+    @property
+    def consumers(self) -> Sequence[Consumer]:
+        """The consumers of the App that was named, where what is before them can be told: in a log, not in a queue."""
+        if self.app is None or self.broker is None or as_log(self.broker) is None:
+            return ()
+        return self.app.consumers
 
     async def lag(self, group: Group) -> Pending | None:
         """What a group has before it; None where that is in a broker which this place does not know."""

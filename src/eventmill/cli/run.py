@@ -22,6 +22,7 @@ from eventmill.cli.output import counted, note, safe
 from eventmill.cli.parameters import processes as bounds
 from eventmill.cli.target import load_apps
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.reading import Pending
 from eventmill.patterns.relay import RELAY
 from eventmill.runtime.parent import end_with_parent
 from eventmill.runtime.scaling import Backlog
@@ -52,6 +53,7 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
     Then what has begun is finished and committed, and the exit code is 0. A second signal stops at once.
     """
     apps = load_apps(targets)
+    _refuse_namesakes(apps)
     seconds = max(app.settings.grace for app in apps) if grace is None else grace
     _log_to_terminal()
     end_with_parent(seconds + LAST_WORDS)
@@ -63,6 +65,16 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
     code = asyncio.run(_supervise(apps, targets, processes, seconds))
     if code:
         raise SystemExit(code)
+
+
+def _refuse_namesakes(apps: Sequence[App]) -> None:
+    """Two services of one name on one broker would be one group there, and take each other's messages."""
+    for number, one in enumerate(apps):
+        for other in apps[:number]:
+            if (one.name, one.broker_url) == (other.name, other.broker_url) and one.url != other.url and one.broker_url:
+                raise ConfigurationError(
+                    f"two Apps with the same broker are called {one.name!r}: give each a name of its own, App(..., name=)"
+                )
 
 
 class _Plain(logging.Formatter):
@@ -145,18 +157,16 @@ async def _supervise(apps: Sequence[App], targets: Sequence[str], processes: tup
 
 
 async def backlog(apps: Sequence[App]) -> Backlog:
-    """What waits for the groups of these apps, and for their relays."""
-    messages, oldest = 0, None
+    """What waits for the groups of these apps, for the workers of their tasks, and for their relays."""
+    found: list[Pending] = []
     for app in apps:
         names = {consumer.group for consumer in app.consumers}
+        found.append(await app.tasks.backlog())
         for group in await app.store.groups():
             if group.name in names or app.projections.owns(group.name):
-                pending = await app.broker.backlog(group.name, group.cursors, group.types)
+                found.append(await app.broker.backlog(group.name, group.cursors, group.types))
             elif group.name == RELAY and app.broker is not app.store:
-                pending = await app.store.pending(group.cursors, group.types)
-            else:
-                continue
-            messages += pending.messages
-            if pending.oldest is not None:
-                oldest = pending.oldest if oldest is None else min(oldest, pending.oldest)
-    return Backlog(messages, 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000))
+                found.append(await app.store.pending(group.cursors, group.types))
+    oldest = min((each.oldest for each in found if each.oldest is not None), default=None)
+    waited = 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
+    return Backlog(sum(each.messages for each in found), waited)

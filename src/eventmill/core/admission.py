@@ -61,7 +61,7 @@ class Admission:
             if entry.repeatable and entry.messages and self._repeats(entry, actual):
                 continue
             if entry.expected not in (ANY, actual):
-                raise _conflict(entry, actual)
+                raise WrongExpectedVersionError(str(stream), expected=entry.expected, actual=actual)
             moved[stream] = entry.appended.version = actual + len(entry.messages)
         return moved
 
@@ -76,7 +76,11 @@ class Admission:
             return False
         ids = [message.id for message in entry.messages]
         if [each.id for each in found] != ids or found[-1].version - found[0].version != len(ids) - 1:
-            raise _conflict(entry, actual)
+            text = (
+                f"stream {entry.stream}: stored already are {', '.join(each.id for each in found)}, but this call has "
+                f"{', '.join(ids)}; repeat an append with the same ids in the same order, or give new ones"
+            )
+            raise WrongExpectedVersionError(str(entry.stream), expected=entry.expected, actual=actual, text=text)
         appended = entry.appended
         appended.repeated = True
         appended.positions = tuple(each.position for each in found)
@@ -93,7 +97,3 @@ def to_store(entries: Sequence[Message | Append]) -> list[Message]:
         elif not entry.appended.repeated:
             messages += entry.messages
     return messages
-
-
-def _conflict(append: Append, actual: int) -> WrongExpectedVersionError:
-    return WrongExpectedVersionError(str(append.stream), expected=append.expected, actual=actual)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, dataclass_transform
@@ -72,7 +73,7 @@ class _Given(msgspec.Struct, frozen=True):
 class Aggregate(msgspec.Struct, metaclass=AggregateMeta):
     """Base of entities that live from their events.
 
-    The annotated fields are the state, each with a default: what it is before the first event. A command is a
+    The annotated fields are the state, each with a default: what it is before the first event, copied for each entity. A command is a
     generator method: it may refuse by raising, and yields facts. Each is folded in at the yield, so that the lines after it
     see it; what it returns is the command's value. `evolve` is the fold: it runs on every replay, and holds no rules.
 
@@ -134,12 +135,17 @@ class AggregateEntity(Entity[A]):
         self._snapshot_version = given.snapshot_version
         self._fingerprint: str | None = None
         self._decoder: msgspec.json.Decoder[A] | None = None
+        self._shared = _shared(cls, self.fields)
+        self._commands = {each for base in cls.__mro__ for each in vars(base).values() if inspect.isfunction(each)}
 
     def __repr__(self) -> str:
         return described(self.cls)
 
     def new(self, id_: str) -> A:
-        return self.cls(id=id_)
+        state = self.cls(id=id_)
+        for field, default in self._shared.items():
+            setattr(state, field, copy.deepcopy(default))
+        return state
 
     def version(self, state: A) -> int | None:
         return state.version
@@ -166,6 +172,10 @@ class AggregateEntity(Entity[A]):
             raise ConfigurationError(
                 f"{getattr(command, '__qualname__', command)!s} is no command: a command is a generator method, "
                 f"given as {self.cls.__name__}.name; it yields events"
+            )
+        if command not in self._commands and _method(command):
+            raise ConfigurationError(
+                f"{command.__qualname__} is no command of {self.cls.__name__}, but of another class"
             )
         return self._run(state, command(state, *rest, **named))
 
@@ -232,6 +242,13 @@ def _check(cls: Any, given: _Given) -> None:
         return
 
 
+def _shared(cls: type[Aggregate], fields: Sequence[str]) -> Mapping[str, Any]:
+    """Defaults that all instances of the class have in common and that could be changed in place."""
+    one, other = cls(), cls()
+    common = {field: getattr(one, field) for field in fields if getattr(one, field) is getattr(other, field)}
+    return {field: default for field, default in common.items() if copy.deepcopy(default) is not default}
+
+
 def _kinds(cls: type[Aggregate], given: _Given, registry: Registry) -> Mapping[str, Any]:
     commands = [method for _, method in inspect.getmembers(cls, inspect.isgeneratorfunction)]
     kinds = kinds_of(
@@ -245,6 +262,11 @@ def _kinds(cls: type[Aggregate], given: _Given, registry: Registry) -> Mapping[s
     )
     no_snapshots(given.name, kinds, given.snapshot_every)
     return kinds
+
+
+def _method(function: Callable[..., Any]) -> bool:
+    """Whether a function was written in a class."""
+    return function.__qualname__.rpartition(".")[0].rpartition(".")[2] not in ("", "<locals>")
 
 
 def _folding(cls: type[Aggregate]) -> list[Callable[..., Any]]:

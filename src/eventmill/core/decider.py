@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ S = TypeVar("S")
 class Decider(Generic[S]):
     """An entity as functions, where a class is unwanted.
 
-    name: the entity's name. initial: the state before the first event, or a function (a class) that makes it.
+    name: the entity's name. initial: the state before the first event, which is copied for each entity, or a function (a
+    class) that makes it.
     decide: from state and command to an iterable of events; where it is a generator, what it returns is the command's
     value.
     evolve: from state and event to the next state. topic, events, snapshot_every, snapshot_version: as with `Aggregate`.
@@ -50,6 +52,11 @@ class Decider(Generic[S]):
                 raise ConfigurationError(
                     f"{self.name}: decide and evolve are plain functions; do the waiting before them"
                 )
+
+
+def begun(initial: S | Callable[[], S]) -> S:
+    """A state to begin a fold with: made by `initial`, or a copy of it, as the fold may change it in place."""
+    return initial() if callable(initial) else copy.deepcopy(initial)
 
 
 class Loaded(NamedTuple, Generic[S]):
@@ -95,8 +102,7 @@ class DeciderEntity(Entity[S]):
         return f"Decider({self.name!r})"
 
     def new(self, id_: str) -> S:
-        initial = self.decider.initial
-        return initial() if callable(initial) else initial
+        return begun(self.decider.initial)
 
     def version(self, state: S) -> int | None:
         return None

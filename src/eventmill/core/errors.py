@@ -110,18 +110,21 @@ class ConflictError(EventmillError):
     `expected` and `actual` are versions; `actual` is None where nothing is stored.
     """
 
-    def __init__(self, what: str, *, expected: int | None, actual: int | None) -> None:
-        super().__init__(f"{what}: expected version {expected}, found {actual}; load it again and retry")
+    def __init__(self, what: str, *, expected: int | None, actual: int | None, text: str | None = None) -> None:
+        super().__init__(text or f"{what}: expected version {expected}, found {actual}; load it again and retry")
         self.what = what
         self.expected = expected
         self.actual = actual
 
 
 class WrongExpectedVersionError(ConflictError):
-    """A stream stands at another version than the append expected: 0 where it has no event."""
+    """A stream stands at another version than the append expected: 0 where it has no event.
 
-    def __init__(self, stream: str, *, expected: int, actual: int) -> None:
-        super().__init__(f"stream {stream}", expected=expected, actual=actual)
+    Also: ids of the caller's own were stored before, but not all of them together.
+    """
+
+    def __init__(self, stream: str, *, expected: int, actual: int, text: str | None = None) -> None:
+        super().__init__(f"stream {stream}", expected=expected, actual=actual, text=text)
 
 
 class TagConflictError(ConflictError):
@@ -131,7 +134,8 @@ class TagConflictError(ConflictError):
     """
 
     def __init__(self, what: str, *, after: int, found: int) -> None:
-        super().__init__(what, expected=after, actual=found)
+        text = f"{what} stands at position {found}, and what was decided knows of none beyond {after}; decide again"
+        super().__init__(what, expected=after, actual=found, text=text)
 
 
 class StreamClosedError(EventmillError):

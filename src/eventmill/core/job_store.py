@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from eventmill.core.job import Job
+from eventmill.core.reading import Pending
 
 
 class JobStore(Protocol):
@@ -30,6 +31,13 @@ class JobStore(Protocol):
 
     async def next_due(self, queue: str) -> int | None:
         """When the earliest waiting job of the queue is due (milliseconds), or None."""
+        ...
+
+    async def overdue(self, queue: str) -> Pending:
+        """How many jobs of the queue are due and wait all the same for somebody to claim them, and since when the first does.
+
+        What it costs does not depend on the jobs whose time has not come, nor on those that a lane holds.
+        """
         ...
 
     async def jobs(

@@ -161,6 +161,12 @@ class Registry:
 
     def of(self, event: object) -> EventType:
         """The type of an event. Raises UnknownEventError where its class was not registered."""
+        if isinstance(event, type):
+            raise UnknownEventError(f"{described(event)} is a class: publish an instance of it, {event.__name__}(...)")
+        if isinstance(event, str | bytes):
+            raise UnknownEventError(
+                'a text does not say which event it is: publish an instance of a class, or named("order.placed", {...})'
+            )
         return self.type_for(type(event))
 
     def type_for(self, cls: type) -> EventType:

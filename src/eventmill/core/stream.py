@@ -48,6 +48,18 @@ def stored(record: Recorded) -> StoredEvent:
     return message.sequence or 0, message.type, message.version, message.data, message.id
 
 
+def check_append(expected: object, ids: Sequence[str], events: int) -> None:
+    """Refuse what an append was called with and could not mean anything. Raises ConfigurationError."""
+    if not isinstance(expected, int) or expected < ANY:
+        raise ConfigurationError(f"expected={expected!r}: give a version, ABSENT or ANY")
+    if not ids:
+        return
+    if isinstance(ids, str) or len(ids) != events:
+        raise ConfigurationError(f"ids={ids!r}: give a list with one for each of the {events} events, or none")
+    if len(set(ids)) != events:
+        raise ConfigurationError(f"ids={ids!r}: no two events can have the same")
+
+
 def closing(stream: Stream) -> str:
     """The key of the document that closes a stream: its data is the word for it, `archived` or `tombstoned`.
 
@@ -79,7 +91,7 @@ class Appended:
         return self.positions[-1] if self.positions else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Append:
     """Events for one stream, and the version it must stand at before the first of them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 from eventmill.core.capabilities import Capability
 from eventmill.core.checks import check_number, check_seconds
 from eventmill.core.errors import CapabilityError, ConfigurationError
+from eventmill.core.event import Event
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.registry import Registry
@@ -16,6 +18,9 @@ from eventmill.core.retry import RetryPolicy, check_policy, exponential
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.handler import Handler
 from eventmill.runtime.resequencing import ResequencePolicy
+
+_PLAIN = (bool, int, float, str, bytes)
+"""Annotations that no event has."""
 
 _PATTERN = re.compile(r"^(\*|([a-z0-9_-]+\.)+\*|[a-z0-9_-]+(\.[a-z0-9_-]+)*)$")
 
@@ -48,6 +53,7 @@ def consumer(
     if timeout is not None:
         check_seconds(timeout, name, "timeout")
     handler = Handler(function, registry, batch=batch is not None)
+    _check_annotation(handler, wanted)
     types = types_wanted(name, wanted or annotated_types(handler), registry)
     return Consumer(
         group=group,
@@ -64,6 +70,26 @@ def consumer(
         resequence=resequence,
         needs=Capability.LOG if replay else Capability.SUBSCRIBER,
     )
+
+
+def with_parentheses(decorator: str, *given: object) -> None:
+    """Refuse a decorator that was written without its parentheses, and so was given the function itself."""
+    for each in given:
+        if inspect.isfunction(each):
+            raise ConfigurationError(f"{each.__qualname__}: write @app.{decorator}(...) above it, with the parentheses")
+
+
+def _check_annotation(handler: Handler, wanted: Sequence[object]) -> None:
+    """Refuse a handler of events of one class that is annotated with another; of names and patterns nothing is known."""
+    annotation = handler.event_class
+    if not (isinstance(annotation, type) and (annotation in _PLAIN or issubclass(annotation, Event))):
+        return
+    mistaken = [want for want in wanted if isinstance(want, type) and not issubclass(want, annotation)]
+    if mistaken and len(mistaken) == len(wanted):
+        raise ConfigurationError(
+            f"{handler.name} handles {' and '.join(want.__name__ for want in mistaken)}, but its parameter is annotated as "
+            f"{annotation.__name__}: make them the same"
+        )
 
 
 def check_needs(consumers: Sequence[Consumer], offers: Collection[Capability], broker: str) -> None:

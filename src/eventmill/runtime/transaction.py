@@ -16,7 +16,7 @@ from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError, OutsideTransactionError
 from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
-from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream
+from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream, check_append
 
 T = TypeVar("T")
 
@@ -79,10 +79,7 @@ class Transaction:
             raise OutsideTransactionError("this transaction has ended; append before the handler returns")
         if isinstance(stream, str):
             stream = Stream.parse(stream)
-        if expected < ANY:
-            raise ConfigurationError(f"expected={expected}: give a version, ABSENT or ANY")
-        if ids and len(ids) != len(events):
-            raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
+        check_append(expected, ids, len(events))
         messages = [self._envelopes.in_stream(event, stream, identity) for event, identity in zip_longest(events, ids)]
         append = Append(stream, messages, expected, repeatable=bool(ids))
         self.stage(append)

@@ -270,6 +270,9 @@ class MemoryBackend(LogSubscriber):
     async def next_due(self, queue: str) -> int | None:
         return self._state.jobs.next_due(queue, self._clock.now())
 
+    async def overdue(self, queue: str) -> Pending:
+        return self._state.jobs.overdue(queue, self._clock.now())
+
     async def jobs(
         self, queue: str | None = None, *, state: str | None = None, limit: int = 100, after_id: int = 0
     ) -> Sequence[Job]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from eventmill.backends.memory.lease import Lease
 from eventmill.core.errors import LeaseLostError
 from eventmill.core.job import Job
+from eventmill.core.reading import Pending
 
 DUE = "due"
 RUNNING = "running"
@@ -100,6 +101,10 @@ class MemoryJobs:
 
     def next_due(self, queue: str, now: float) -> int | None:
         return min((entry.job.due for entry in self._claimable(queue, now)), default=None)
+
+    def overdue(self, queue: str, now: float) -> Pending:
+        due = [entry.job.due for entry in self._claimable(queue, now) if entry.job.due <= now * 1000]
+        return Pending(len(due), min(due, default=None))
 
     def _claimable(self, queue: str, now: float) -> list[Entry]:
         found = [entry for entry in self._entries.values() if entry.job.queue == queue and entry.job.state == DUE]

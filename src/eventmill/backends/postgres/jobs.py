@@ -11,6 +11,7 @@ from eventmill.backends.sql.rows import jobs
 from eventmill.core.crash import point
 from eventmill.core.document import LAST, Document
 from eventmill.core.job import AGEING, Job
+from eventmill.core.reading import Pending
 
 PRUNE_BATCH = 1_000
 
@@ -54,6 +55,10 @@ class PostgresJobs(Database):
 
     async def next_due(self, queue: str) -> int | None:
         return min((int(due) for _, due in await self._fetch("due", text(queue))), default=None)
+
+    async def overdue(self, queue: str) -> Pending:
+        ((number_, oldest),) = await self._fetch("overdue", text(queue), number(self.now()))
+        return Pending(int(number_), None if oldest is None else int(oldest))
 
     async def take(self, reference: str, member: str, *, lease: float) -> Job | None:
         milliseconds = int(lease * 1000)

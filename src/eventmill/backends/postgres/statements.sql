@@ -254,6 +254,18 @@ SELECT level, f.due FROM levels, LATERAL (
     ORDER BY due LIMIT 1
 ) AS f
 
+-- name: overdue
+WITH RECURSIVE levels (level) AS (
+    (SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' ORDER BY priority DESC LIMIT 1)
+    UNION ALL
+    SELECT n.priority FROM levels AS l, LATERAL (
+        SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND priority < l.level
+        ORDER BY priority DESC LIMIT 1
+    ) AS n
+)
+SELECT count(*), min(j.due) FROM levels JOIN {schema}.eventmill_jobs AS j
+ON j.queue = $1 AND j.state = 'due' AND j.priority = level AND j.due <= $2
+
 -- name: occupied
 SELECT DISTINCT lane FROM {schema}.eventmill_jobs WHERE queue = $1 AND lane = ANY ($2)
 

@@ -313,7 +313,7 @@ class Writer(Line):
                 assert result is not None
                 assert self.pipeline is not None
                 batch.positions = batch.staged.appends.answered(name, self.pipeline.rows(result)[0])
-                self._position = max(self._position, *batch.positions[-1:])
+                self._position = max([self._position, *batch.positions[-1:]])
 
         return settle
 

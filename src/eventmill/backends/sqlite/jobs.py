@@ -14,6 +14,7 @@ from eventmill.backends.sqlite.open_file import STATEMENTS
 from eventmill.core.crash import point
 from eventmill.core.document import LAST, Document
 from eventmill.core.job import AGEING, Job
+from eventmill.core.reading import Pending
 
 PRUNE_BATCH = 1_000
 
@@ -84,6 +85,10 @@ class SqliteJobs(Database):
     async def next_due(self, queue: str) -> int | None:
         due = self.reader.execute(STATEMENTS["next_due"], (queue,)).fetchone()[0]
         return None if due is None else int(due)
+
+    @translated
+    async def overdue(self, queue: str) -> Pending:
+        return Pending(*self.reader.execute(STATEMENTS["overdue"], (queue, self.now())).fetchone())
 
     @translated
     async def occupied(self, queue: str, lanes: Collection[str]) -> Collection[str]:

@@ -256,6 +256,16 @@ WITH RECURSIVE levels (level) AS (
 )
 SELECT min((SELECT min(due) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = level)) FROM levels
 
+-- name: overdue
+WITH RECURSIVE levels (level) AS (
+    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
+    UNION ALL
+    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
+    FROM levels WHERE level IS NOT NULL
+)
+SELECT count(*), min(j.due) FROM levels CROSS JOIN eventmill_jobs AS j
+ON j.queue = ?1 AND j.state = 'due' AND j.priority = level AND j.due <= ?2
+
 -- name: claimed
 SELECT 1 FROM eventmill_jobs WHERE id = ?1 AND token = ?2 AND (?3 IS NULL OR member = ?3) AND state = 'running'
 

@@ -48,7 +48,8 @@ class Lag:
     def __str__(self) -> str:
         if not self.events and not self.unsent:
             return f"{self.projection} (generation {self.generation}) is up to date"
-        text = f"{self.projection} (generation {self.generation}) is {self.events:,} events and {self.seconds:.1f} s behind"
+        counted = "1 event" if self.events == 1 else f"{self.events:,} events"
+        text = f"{self.projection} (generation {self.generation}) is {counted} and {self.seconds:.1f} s behind"
         if self.unsent:
             text += f"; {self.unsent:,} more are yet to be sent to the broker"
         if not self.members:

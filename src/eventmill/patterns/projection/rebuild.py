@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -15,6 +16,8 @@ from eventmill.patterns.projection.catch_up import Report, caught_up, feeding, l
 from eventmill.patterns.projection.generations import BUILDING, FED, Generation, State
 from eventmill.patterns.projection.reach import passed
 from eventmill.patterns.projection.standing import Standing
+
+log = logging.getLogger("eventmill")
 
 PATIENCE = 60.0
 """Seconds to try to swap or drop while readers' locks, or events that one generation has and the other has not, are in
@@ -144,14 +147,14 @@ async def swap(view: Standing, *, to: int | None = None, back: bool = False, for
 def _chosen(view: Standing, state: State, to: int | None, *, back: bool) -> int:
     number = to if to is not None else state.previous if back else (state.newest.number if state.newest else None)
     if number is None:
-        what = "before it to go back to" if back else "but the live one: eventmill projections rebuild APP"
+        what = "before it to go back to" if back else f"but the live one: eventmill projections rebuild APP {view.name}"
         raise ConfigurationError(f"projection {view.name!r} has no generation {what}")
     if number not in state.generations:
         there = ", ".join(map(str, sorted(state.generations)))
         raise ConfigurationError(f"projection {view.name!r} has no generation {number}; there are: {there}")
     if state.generations[number].state == BUILDING:
         raise ConfigurationError(
-            f"projection {view.name!r}: generation {number} is not finished; go on with it: eventmill projections rebuild APP"
+            f"projection {view.name!r}: generation {number} is not finished; go on with it: eventmill projections rebuild APP {view.name}"
         )
     return number
 
@@ -203,11 +206,14 @@ def _furthest(one: Mapping[Partition, int], other: Mapping[Partition, int]) -> d
 
 
 async def _drop_older(view: Standing) -> None:
-    """One generation is kept for the way back; those before it are not."""
+    """One generation is kept for the way back; those before it are not, once their side effects have left."""
     state = await view.state()
     for number in sorted(state.generations):
         if number < state.live and number not in (state.live, state.previous):
-            await drop(view, number, force=True)
+            try:
+                await drop(view, number)
+            except BehindError as error:
+                log.info("projection %r: generation %d is kept until a further swap: %s", view.name, number, error)
 
 
 # Dropping
@@ -279,9 +285,11 @@ async def _refuse_if_awaited(view: Standing, state: State, number: int, cursors:
     """Up to where the next emitter begins, this one's side effects count."""
     for emitter, following in zip(state.emitters, state.emitters[1:], strict=False):
         if emitter.generation == number and state.generations[number].fingerprint == view.projection.fingerprint:
-            targets = {part: following.after.get(str(part), 0) for part in cursors}
-            if not await passed(view.ground.source, cursors, targets, view.projection.types):
-                lag = await lag_of(view, number)
+            # Not those of its cursors alone: a generation that nobody ever fed has none.
+            parts = await view.ground.partitions(frozenset(state.generations[number].topics))
+            targets = {part: following.after.get(str(part), 0) for part in parts}
+            lag = await lag_of(view, number)
+            if lag.retrying or not await passed(view.ground.source, cursors, targets, view.projection.types):
                 raise BehindError(
                     f"generation {number} has events before it whose side effects are its own; try again when the workers "
                     f"have fed it, or drop it without them (--force): {lag}",

@@ -191,24 +191,25 @@ def looked_at(shape: Shape, instance: Instance, now: int) -> None:
 
 
 def answered(shape: Shape, instance: Instance, event: str, now: int, *, detail: str = "", id_: str = "") -> None:
-    """An event came that answers a step. Repeats, and answers that nobody waits for any more, are only noted."""
+    """An event came that answers a step. Repeats, and answers that nobody waits for (any more), are only noted."""
     found = shape.answered_by(event)
     if found is None:
         return
-    step, well = found
+    step, answer = found
     record = instance.step(step.name)
-    if record is None or record.state not in (StepState.WAITING, StepState.UNKNOWN, StepState.AGAIN):
+    begun = record is not None and record.attempts > 0  # what only waited for a lock has asked for nothing
+    if record is None or not begun or record.state not in (StepState.WAITING, StepState.UNKNOWN, StepState.AGAIN):
         instance.note(Entry(now, "answer.late", step.name, detail=event, event=id_))
         return
     if record.state is StepState.UNKNOWN and instance.halted == step.name:
         instance.state, instance.halted = State.RUNNING, None
     record.unsure = False
     instance.note(Entry(now, "answer", step.name, record.attempts, detail=event, event=id_))
-    if well:
+    if answer == "done":
         _finish(instance, record, StepState.DONE, now)
         _note(instance, now, "step.done", record)
     else:
-        failed(shape, instance, step, now, error=detail or event, known=True)
+        failed(shape, instance, step, now, error=detail or event, known=answer == "failed")
 
 
 def unwind(instance: Instance, now: int, reason: str, by: str = "") -> None:

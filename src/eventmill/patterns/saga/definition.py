@@ -77,6 +77,7 @@ class Saga:
         outside: bool = False,
         done_on: type | Sequence[type] = (),
         failed_on: type | Sequence[type] = (),
+        unknown_on: type | Sequence[type] = (),
         deadline: float | None = None,
         parallel: str | None = None,
         locks: Callable[[Any], Sequence[str]] | None = None,
@@ -94,7 +95,8 @@ class Saga:
         outside: the step acts outside of its transaction (it calls a provider): that it was begun is stored before, and
         where it fails or its process dies, its fate counts as unknown, and it is compensated.
         done_on, failed_on: the step sends a command to another service with `tx.publish`, and stands until one of these
-        events comes; they carry the saga's key. deadline: seconds to wait for one, 300 by default.
+        events comes; they carry the saga's key. failed_on says that it has not taken place. unknown_on: events by which the
+        other service says that it does not know: then it is compensated. deadline: seconds to wait for one, 300 by default.
         parallel: steps that follow each other with the same label do not wait for each other's answers.
         locks: names of resources, made of the state, that no other saga may hold from this step to the end.
         on_locked: `wait` for them up to lock_timeout seconds, or `refuse`: the step fails.
@@ -106,7 +108,7 @@ class Saga:
         if bare is not None:
             raise ConfigurationError(f"saga {self.name!r}: write @saga.step(), with parentheses")
         done = _types(done_on, self.registry)
-        failing = _types(failed_on, self.registry)
+        failing, unsure = _types(failed_on, self.registry), _types(unknown_on, self.registry)
 
         def register(function: F) -> F:
             label = name or function.__name__
@@ -145,6 +147,7 @@ class Saga:
                 undone=undo is not None,
                 done_on=tuple(each.name for each in done),
                 failed_on=tuple(each.name for each in failing),
+                unknown_on=tuple(each.name for each in unsure),
                 parallel=parallel,
             )
             self.shape = self.shape.with_step(shape)
@@ -160,11 +163,10 @@ class Saga:
                 on_locked=on_locked,
                 lock_timeout=lock_timeout,
             )
-            for each in (*done, *failing):
+            for each in (*done, *failing, *unsure):
                 each.refuse_personal(f"saga {self.name!r}")
-            self.answers.update({each.name: each for each in (*done, *failing)})
-            for each in (*done, *failing):
                 self.key_of(each, None)
+                self.answers[each.name] = each
             self._changed()
             return function
 

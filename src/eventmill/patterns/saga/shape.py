@@ -11,6 +11,7 @@ import msgspec
 from eventmill.core.errors import ConfigurationError
 
 Kind = Literal["compensatable", "pivot", "retriable"]
+Answer = Literal["done", "failed", "unknown"]
 
 _ORDER = {kind: place for place, kind in enumerate(get_args(Kind))}
 
@@ -20,9 +21,9 @@ class StepShape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: `compensatable` can be undone; the `pivot` decides; `retriable` comes after it, and is tried until it succeeds.
     outside: it touches something that this transaction does not cover, so that after an error nobody knows whether it
-    took place. undone: it has a compensation. done_on, failed_on: names of the events that answer it; with them it is a
-    command to another service, which stands until one of them comes. parallel: steps beside each other with the same
-    label do not wait for each other's answers.
+    took place. undone: it has a compensation. done_on, failed_on, unknown_on: names of the events that answer it; with them
+    it is a command to another service, which stands until one of them comes. parallel: steps beside each other with the
+    same label do not wait for each other's answers.
     """
 
     name: str
@@ -31,6 +32,7 @@ class StepShape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     undone: bool = False
     done_on: tuple[str, ...] = ()
     failed_on: tuple[str, ...] = ()
+    unknown_on: tuple[str, ...] = ()
     parallel: str | None = None
 
     @property
@@ -84,10 +86,15 @@ class Shape(msgspec.Struct, frozen=True):
             raise ConfigurationError(
                 f"{where} is {step.kind} and has compensate=: only compensatable steps are undone; leave one of both out"
             )
-        if step.failed_on and not step.done_on:
-            raise ConfigurationError(f"{where}: failed_on= without done_on=: say which event means that it was done")
-        if step.kind == "retriable" and step.failed_on:
-            raise ConfigurationError(f"{where} is retriable and has failed_on=: after the pivot nothing may refuse")
+        refusals = (*step.failed_on, *step.unknown_on)
+        if refusals and not step.done_on:
+            raise ConfigurationError(
+                f"{where}: failed_on= or unknown_on= without done_on=: say which event means that it was done"
+            )
+        if step.kind == "retriable" and refusals:
+            raise ConfigurationError(
+                f"{where} is retriable and has failed_on= or unknown_on=: after the pivot nothing may refuse"
+            )
         if step.parallel is not None and any(
             each.parallel == step.parallel and self.steps[-1].parallel != step.parallel for each in self.steps
         ):
@@ -96,21 +103,24 @@ class Shape(msgspec.Struct, frozen=True):
             )
         if step.kind == "pivot" and step.parallel is not None:
             raise ConfigurationError(f"{where} is the pivot: it cannot be parallel to another step")
-        for name in (*step.done_on, *step.failed_on):
+        names = (*step.done_on, *refusals)
+        for name in names:
             other = self.answered_by(name)
-            if other is not None or (name in step.done_on and name in step.failed_on):
+            if other is not None or names.count(name) > 1:
                 raise ConfigurationError(
                     f"{where}: {name} answers {other[0].name if other else step.name!r} already; an answer must say what it is to"
                 )
         return Shape((*self.steps, step))
 
-    def answered_by(self, event: str) -> tuple[StepShape, bool] | None:
-        """Which step an event answers, and whether it says that it was done."""
+    def answered_by(self, event: str) -> tuple[StepShape, Answer] | None:
+        """Which step an event answers, and what it says of it."""
         for step in self.steps:
             if event in step.done_on:
-                return step, True
+                return step, "done"
             if event in step.failed_on:
-                return step, False
+                return step, "failed"
+            if event in step.unknown_on:
+                return step, "unknown"
         return None
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 from uuid import UUID, uuid5
 
 from eventmill.core.aggregate import Aggregate
-from eventmill.core.decider import Decider, Loaded
+from eventmill.core.decider import Decider, Loaded, begun
 from eventmill.core.entity import Decided, Entity
 from eventmill.core.errors import ConfigurationError, ConflictError, EncodeError
 from eventmill.core.message import Message, Recorded
@@ -126,7 +126,7 @@ class Commands(Loading):
         """Fold the events that one of the queries matches, in the order of their positions, whatever streams they are in."""
         if not self._opened:
             await self.open()
-        state: S = initial() if callable(initial) else initial
+        state: S = begun(initial)
         position = 0
         while True:
             page, looked = await self.store.read_all(after=position, limit=1_000, queries=queries)
@@ -148,7 +148,7 @@ class Commands(Loading):
     ) -> Executed:
         """Decide on everything that some tags are about, across streams: a dynamic consistency boundary.
 
-        The events that one of the queries matches are folded by `evolve`, beginning with `initial` (or what it makes);
+        The events that one of the queries matches are folded by `evolve`, beginning with a copy of `initial` (or what it makes);
         `decide(state, *command)` yields events, each of a type with a key, and they are appended to the streams of
         those keys, if no event that a query matches was appended meanwhile. Otherwise all of it is done again, by
         `retry`. Each query names at least one tag. Inside a handler or a transaction the events join that.

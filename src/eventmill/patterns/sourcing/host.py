@@ -47,6 +47,8 @@ class Host:
         raise NotImplementedError
 
     def _entity(self, kind: object) -> Entity[Any]:
+        if isinstance(kind, Aggregate):
+            raise ConfigurationError(f"give the class {type(kind).__name__} and an id, not an instance")
         entity = self._entities.get(kind)
         if entity is None:
             if isinstance(kind, type) and issubclass(kind, Aggregate):

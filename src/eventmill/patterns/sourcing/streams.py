@@ -13,7 +13,7 @@ from eventmill.core.errors import ConfigurationError, StreamClosedError
 from eventmill.core.event import Event
 from eventmill.core.message import Message, Recorded
 from eventmill.core.reading import Types
-from eventmill.core.stream import ANY, Append, Appended, Query, Stream, closing
+from eventmill.core.stream import ANY, Append, Appended, Query, Stream, check_append, closing
 from eventmill.patterns.sourcing.fact import Fact, fact
 from eventmill.patterns.sourcing.host import Host, stream_of
 
@@ -53,8 +53,9 @@ class StreamCalls(Host):
         """Append events to a stream (`order/536365`); they are durable when this returns.
 
         expected: the version of the stream before the first of them, ABSENT for a new one, or ANY. Without events, this only
-        asks whether it stands there. ids: identities of your own, one an event: where a former call has stored all of them,
-        nothing is stored again, and the original positions are returned.
+        asks whether it stands there. ids: identities of your own, one an event: where a former call has stored all of them in
+        this stream, nothing is stored again, and the original positions are returned. Let no two events of the service have
+        the same: whoever gets them by a broker knows them by it, and takes the second for a repeat.
         Inside a handler or a transaction they join that, and what is returned is filled in by its commit.
 
         Raises WrongExpectedVersionError, StreamClosedError, and what `publish` raises.
@@ -66,15 +67,31 @@ class StreamCalls(Host):
             await self.open()
         if isinstance(stream, str):
             stream = Stream.parse(stream)
-        if expected < ANY:
-            raise ConfigurationError(f"expected={expected}: give a version, ABSENT or ANY")
-        if ids and len(ids) != len(events):
-            raise ConfigurationError(f"ids: {len(ids)} were given for {len(events)} events; give one an event, or none")
+        check_append(expected, ids, len(events))
         make = self._envelopes.in_stream
         messages = [make(event, stream, identity) for event, identity in zip_longest(events, ids)]
         append = Append(stream, await self._sealed(messages), expected, repeatable=bool(ids))
-        await self._commit(append)
+        try:
+            await self._commit(append)
+        except StreamClosedError:
+            before = await self._stored_before(stream, ids) if ids else None
+            if before is None:
+                raise
+            return before
         return append.appended
+
+    async def _stored_before(self, stream: Stream, ids: Sequence[str]) -> Appended | None:
+        """Where an append was stored before its stream was closed; None where it was not."""
+        records = await self._recorded(stream, 0, None)
+        place = next((number for number, record in enumerate(records) if record.message.id == ids[0]), 0)
+        found = records[place : place + len(ids)]
+        if [record.message.id for record in found] != list(ids):
+            return None
+        appended = Appended()
+        appended.repeated = True
+        appended.positions = [record.position for record in found]
+        appended.version = found[-1].message.sequence or 0
+        return appended
 
     async def _commit(self, append: Append) -> None:
         unit = self.store.unit()
@@ -98,6 +115,8 @@ class StreamCalls(Host):
 
         In order of their versions, or from the last one back. Raises DecodeError for one that cannot be read.
         """
+        if after < 0 or (upto is not None and upto < 0) or (limit is not None and limit < 0):
+            raise ConfigurationError(f"read: after={after}, upto={upto}, limit={limit}: none of them can be below 0")
         if not self._opened:
             await self.open()
         records = await self._recorded(stream_of(stream), after, upto, limit=limit, backward=backward)
@@ -176,8 +195,16 @@ class StreamCalls(Host):
         return {} if stored is None else _read_object(stored.data)
 
     async def describe(self, stream: Stream | str, metadata: dict[str, Any] | None) -> None:
-        """Store what is to be known of a stream beside its events, as JSON; None removes it. The last call counts."""
-        data = None if metadata is None else msgspec.json.encode(metadata)
+        """Store what is to be known of a stream beside its events, as a JSON object; None removes it. The last call counts.
+
+        Raises ConfigurationError for what is none.
+        """
+        try:
+            data = None if metadata is None else msgspec.json.encode(metadata)
+            if data is not None:
+                _read_object(data)
+        except (TypeError, ValueError, msgspec.MsgspecError) as error:
+            raise ConfigurationError(f"describe {stream}: give a dict that JSON can hold: {error}") from error
         async with self.transaction() as tx:
             tx.put(_metadata(stream_of(stream)), data)
 
@@ -185,6 +212,7 @@ class StreamCalls(Host):
 
     async def archive(self, stream: Stream | str, *, reason: str = "") -> None:
         """Let a stream take no more events, until `restore`; appends end with StreamClosedError. It can still be read.
+        What is published with its key is an announcement like any other, and is not kept out.
 
         The fact `eventmill.stream.archived` becomes its last event. Archiving it again does nothing.
         Raises StreamClosedError for one that is tombstoned.

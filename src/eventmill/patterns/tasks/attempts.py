@@ -26,7 +26,8 @@ from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.call import FIRE, UNIQUE
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.finale import Finale
-from eventmill.patterns.tasks.limit import CARRIED, Limits, limits_of
+from eventmill.patterns.tasks.held import CARRIED, limits_of
+from eventmill.patterns.tasks.limit import Limits
 from eventmill.patterns.tasks.results import Report, State, encode_report, result_key
 from eventmill.patterns.tasks.task import PREFIX, Task
 from eventmill.patterns.tasks.unique import vacate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import msgspec
 
@@ -14,14 +15,16 @@ from eventmill.core.codec import write_json
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.job import Job
 from eventmill.patterns.tasks.call import Desk
+from eventmill.patterns.tasks.held import OF_QUEUE, Held, limits_of
 from eventmill.patterns.tasks.results import expire
+from eventmill.patterns.tasks.setting import decode_setting, setting_key
 from eventmill.runtime.interrupted import through
-
-CARRIED = "tasklimits"
-"""Extension of a limited call's message: its limits, as JSON."""
 
 MOST = 1_000
 """Beginnings that are remembered of one limit."""
+
+LONGEST = 400
+"""Characters of a key as it is; a longer one is hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Limit:
         """The limit as a call carries it. given: an object with its arguments as attributes."""
         key = name
         if self.names:
-            key = f"{name}/{write_json([getattr(given, argument) for argument in self.names]).decode()[:400]}"
+            values = write_json([getattr(given, argument) for argument in self.names]).decode()
+            key = f"{name}/{values if len(values) <= LONGEST else sha256(values.encode()).hexdigest()}"
         number, seconds = self.rate or (None, 0.0)
         return Held(key, self.concurrency, number, int(seconds * 1000))
 
@@ -82,15 +86,6 @@ def check_limit(given: object, what: str, arguments: Sequence[str] | None) -> No
     if not isinstance(given, Limit):
         raise ConfigurationError(f"{what}: limit={given!r}; give Limit(concurrency=…) or Limit(rate=(number, seconds))")
     given.check(what, arguments)
-
-
-class Held(msgspec.Struct, omit_defaults=True, frozen=True):
-    """One limit that a call is under. per: milliseconds."""
-
-    key: str
-    concurrency: int | None = None
-    number: int | None = None
-    per: int = 0
 
 
 class Use(msgspec.Struct, omit_defaults=True):
@@ -110,18 +105,12 @@ class Refused(msgspec.Struct):
     lane: str | None = None
 
 
-decode_held = msgspec.json.Decoder(list[Held]).decode
-_decode_use = msgspec.json.Decoder(Use).decode
+decode_use = msgspec.json.Decoder(Use).decode
 
 
-def carried(limits: Sequence[Held]) -> str | None:
-    return msgspec.json.encode(limits).decode() if limits else None
-
-
-def limits_of(job: Job) -> Sequence[Held]:
-    """The limits that a job is under."""
-    said = (job.message.extensions or {}).get(CARRIED)
-    return () if said is None else decode_held(said)
+def limit_key(prefix: str, key: str) -> str:
+    """Where it stands how far a limit is used, and the lane of those that wait for it."""
+    return f"{prefix}limit/{key}"
 
 
 class Limits:
@@ -132,7 +121,7 @@ class Limits:
         self._store = store
 
     def _key(self, held: Held) -> str:
-        return f"{self._desk.prefix}limit/{held.key}"
+        return limit_key(self._desk.prefix, held.key)
 
     async def begin(self, job: Job, fence: Fence, limits: Sequence[Held]) -> Refused | None:
         """Have a claimed job begin, or set it back without an attempt: until its time comes, or until another one ends."""
@@ -160,7 +149,11 @@ class Limits:
         uses: list[tuple[Held, Use]] = []
         for held in sorted(limits, key=lambda held: held.key):
             found = await unit.get(self._key(held))
-            use = Use() if found is None else _decode_use(found.data)
+            use = Use() if found is None else decode_use(found.data)
+            if held.key.startswith(OF_QUEUE):
+                # After its use, which keeps others out: so nobody is held by what is being changed just now.
+                said = await unit.get(setting_key(self._desk.prefix, held.key.removeprefix(OF_QUEUE)))
+                held = held if said is None else decode_setting(said.data).applied(held)
             uses.append((held, use))
             if held.concurrency is not None and name not in use.running and len(use.running) >= held.concurrency:
                 await self._drop_vanished(use)
@@ -200,7 +193,7 @@ class Limits:
             key = self._key(held)
             found = await unit.get(key)
             if found is not None:
-                use = _decode_use(found.data)
+                use = decode_use(found.data)
                 use.running.pop(job.message.id, None)
                 unused = not (use.running or use.begun)
                 unit.put(key, None if unused else msgspec.json.encode(use), expected=found.version)

@@ -17,7 +17,8 @@ from eventmill.core.retry import RetryPolicy, check_policy
 from eventmill.patterns.tasks.arguments import Arguments
 from eventmill.patterns.tasks.call import Call, CallSpec, Desk, check_priority
 from eventmill.patterns.tasks.context import TaskContext
-from eventmill.patterns.tasks.limit import Limit, carried, check_limit
+from eventmill.patterns.tasks.held import OF_QUEUE, carried
+from eventmill.patterns.tasks.limit import Limit, check_limit
 from eventmill.patterns.tasks.unique import Unique
 
 P = ParamSpec("P")
@@ -107,7 +108,7 @@ class Task(Generic[P, R]):
         of_queue = self._queue_limit()
         if self.limit is None and of_queue is None:
             return None
-        limits = [] if of_queue is None else [of_queue.of(f"queue/{self.queue}", None)]
+        limits = [] if of_queue is None else [of_queue.of(f"{OF_QUEUE}{self.queue}", None)]
         if self.limit is not None:
             limits.append(self.limit.of(f"task/{self.name}", self.arguments.decode(data)))
         return carried(limits)

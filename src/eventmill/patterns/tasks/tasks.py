@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import count
@@ -19,20 +19,23 @@ from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.job import Job
 from eventmill.core.names import check_name
+from eventmill.core.reading import Pending
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, check_call, moment
-from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator, Setting
+from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
 from eventmill.patterns.tasks.finale import Finale
-from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
+from eventmill.patterns.tasks.held import CARRIED
+from eventmill.patterns.tasks.limit import Limit, Limits
 from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
 from eventmill.patterns.tasks.schedules import Schedules
+from eventmill.patterns.tasks.setting import Setting
 from eventmill.patterns.tasks.staff import Staff
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.through_topic import consumer_of
 from eventmill.patterns.tasks.timing import Missed, Timing
-from eventmill.patterns.tasks.unique import Unique
+from eventmill.patterns.tasks.unique import Unique, unique_of
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.processes import Processes
@@ -139,7 +142,7 @@ class Tasks:
                 retry=retry,
                 timeout=timeout,
                 priority=priority,
-                unique=_unique(unique),
+                unique=unique_of(unique),
                 keep=keep,
                 limit=limit,
                 queue_limit=lambda: self.queues[queue].limit,
@@ -224,8 +227,8 @@ class Tasks:
             reference=message.id,
         )
 
-    async def _expire(self, key: str, tx: Transaction) -> None:
-        await remove(key, tx, self, self.store_queue(DEFAULT))
+    async def _expire(self, key: str, tx: Transaction, queue: str = "") -> None:
+        await remove(key, tx, self, queue or self.store_queue(DEFAULT))
 
     # Sending
 
@@ -293,6 +296,11 @@ class Tasks:
                     return report
                 seen = await self._store.changed(seen, 0.1)
 
+    async def backlog(self) -> Pending:
+        """How many tasks could begin and wait for a worker, and since when the first of them does; not those of paused queues."""
+        await self._opened()
+        return await self._operator.backlog({queue: self.store_queue(queue) for queue in self._used()})
+
     async def cancel(self, identity: str) -> Cancelled:
         """Cancel a task that waits or runs; see `Cancelled`."""
         await self._opened()
@@ -324,6 +332,20 @@ class Tasks:
             raise ConfigurationError(f"there is no queue {queue!r}; there are: {', '.join(sorted(self.queues))}")
         return queue
 
+    async def limit(self, queue: str, limit: Limit | None) -> None:
+        """Change a queue's limit over all processes while they run, at once; None: as it is declared.
+
+        What it does not name stays. Raises ConfigurationError for a kind of limit that the queue does not declare:
+        calls carry what is declared. What was told a moment by a rate comes at that moment.
+        """
+        await self._opened()
+        if limit is not None and self._known(queue) in self.queues:
+            self.queues[queue].refuse_undeclared(limit)
+        await self._operator.limit(queue, self.store_queue(queue), limit)
+
+    def _used(self) -> Collection[str]:
+        return self.queues.keys() & {task.queue for task in self.by_type.values()}
+
     def _kept(self) -> dict[str, float | None]:
         return {task.type: task.keep for task in self.by_type.values()}
 
@@ -331,7 +353,7 @@ class Tasks:
 
     def staff(self, incarnation: str, heartbeat: Heartbeat, numbers: count[int]) -> Staff:
         """The workers of this process, one for each queue that has tasks here."""
-        used = {task.queue for task in self.by_type.values()}
+        used = self._used()
         processes = Processes()
         controlled = [
             self._controlled(queue, f"{incarnation}/{self._app}.{next(numbers)}", heartbeat, processes)
@@ -367,15 +389,3 @@ class Tasks:
         )
         worker.paused = True  # until it is known what operators have said
         return Controlled(queue.name, queue.concurrency, worker, attempts)
-
-
-def _unique(given: Unique | bool | str | Sequence[str] | None) -> Unique | None:
-    if given is None or given is False:
-        return None
-    if given is True:
-        return Unique()
-    if isinstance(given, Unique):
-        return given
-    if not isinstance(given, str | list | tuple):
-        raise ConfigurationError(f"unique={given!r}; give True, names of arguments, or Unique(…)")
-    return Unique(given)

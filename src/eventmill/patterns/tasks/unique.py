@@ -82,3 +82,16 @@ async def vacate(unit: Transaction, prefix: str, key: str, identity: str) -> Non
     found = await unit.get(place)
     if found is not None and found.data.decode() == identity:
         unit.put(place, None, expected=found.version)
+
+
+def unique_of(given: Unique | bool | str | Sequence[str] | None) -> Unique | None:
+    """What `unique=` of a task means."""
+    if given is None or given is False:
+        return None
+    if given is True:
+        return Unique()
+    if isinstance(given, Unique):
+        return given
+    if not isinstance(given, str | list | tuple):
+        raise ConfigurationError(f"unique={given!r}; give True, names of arguments, or Unique(…)")
+    return Unique(given)

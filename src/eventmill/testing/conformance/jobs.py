@@ -10,6 +10,7 @@ import msgspec
 from eventmill.core.errors import LeaseLostError
 from eventmill.core.job import Job
 from eventmill.core.message import Partition
+from eventmill.core.reading import Pending
 from eventmill.testing.conformance.members import GROUP, LEASE, Member
 from eventmill.testing.conformance.samples import TOPIC, everything, failure, job, message
 from eventmill.testing.conformance.suite import Backend, Conformance, Stage, case, refused
@@ -90,6 +91,23 @@ class JobCases(Conformance[Backend]):
             store.beat([member.name], LEASE)
             assert names(await take(member)) == ["m1"]
             assert await store.next_due(GROUP) is None
+
+    @case(manual_clock=True)
+    async def test_what_is_due_and_waits_is_counted(self, stage: Stage[Backend]) -> None:
+        async with stage.open() as store:
+            member = await self.member(store)
+            assert await store.overdue(GROUP) == Pending(0, None)
+            low = msgspec.structs.replace(job(3, due=stage.now + 20_000), priority=-3)
+            high = msgspec.structs.replace(job(4, due=stage.now + 10_000), priority=5)
+            await send(store, job(1, due=stage.now + 60_000), job(2, queue="others"), low, high)
+            await send(store, job(5, "x", due=stage.now + 15_000), job(6, "x", due=stage.now + 5_000))
+            assert await store.overdue(GROUP) == Pending(0, None)
+            await stage.advance(20)
+            # Not the one that waits behind its lane, nor the one of which the time has not come.
+            assert await store.overdue(GROUP) == Pending(3, high.due)
+            store.beat([member.name], LEASE)
+            assert len(await take(member)) == 3
+            assert await store.overdue(GROUP) == Pending(0, None)
 
     @case()
     async def test_jobs_are_claimed_in_order_and_within_the_limit(self, stage: Stage[Backend]) -> None:
