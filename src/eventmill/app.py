@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import count
 from types import TracebackType
@@ -50,6 +50,7 @@ from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.in_flight import Limits
 from eventmill.runtime.resequencing import ResequencePolicy
+from eventmill.runtime.scope import Scope
 from eventmill.runtime.settlement import Settlement
 from eventmill.runtime.subscription import Subscription
 from eventmill.runtime.together import run_together
@@ -247,7 +248,7 @@ class App(EventSourcing):
                 try:
                     await self._declare()
                     for setup in self._setups:
-                        async with self._transaction() as tx:
+                        async with Scope(self.store.unit, self._envelopes) as tx:
                             await setup(tx)
                     await self.projections.prepare()
                     await self._long_running.check()
@@ -298,37 +299,12 @@ class App(EventSourcing):
             messages = await self._vault.seal(messages, None)
         return await self.store.publish(messages)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """One transaction of your own SQL and the messages that leave only if it commits.
 
         Inside a handler it is the handler's own transaction.
         """
-        running = current.get()
-        if running is not None and running.open and running.belongs_to(self._envelopes):
-            yield running
-            return
-        if not self._opened:
-            await self.open()
-        async with self._transaction() as transaction:
-            yield transaction
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction]:
-        unit = self.store.unit()
-        transaction = Transaction(unit, self._envelopes)
-        token = current.set(transaction)
-        try:
-            yield transaction
-        except BaseException:
-            await unit.discard()
-            raise
-        else:
-            durable = await transaction.finish()
-        finally:
-            transaction.close()
-            current.reset(token)
-        await durable
+        return Scope(self.store.unit, self._envelopes, None if self._opened else self.open)
 
     # Consuming
 

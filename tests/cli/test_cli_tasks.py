@@ -132,3 +132,19 @@ def test_tasks_that_are_due_are_part_of_the_backlog(smithy: ModuleType) -> None:
     assert waiting.messages == 3
     assert waiting.oldest > 0
     assert paused == Backlog(0, 0.0)
+
+
+def test_a_limit_is_changed_and_withdrawn(call: Call, smithy: ModuleType) -> None:
+    send(smithy)
+    assert "to 3 tasks at a time and to 100 in 60 s" in call(
+        "tasks", "limit", URL, "smithy/fire", "--concurrency", "3", "--rate", "100/60"
+    ).stdout  # fmt: skip
+    assert "is limited to 3 tasks at a time and to 100 in 60 s" in call("tasks", URL).stderr
+    assert (
+        "declares no limit of concurrency"
+        in call("tasks", "limit", "smithy:app", "fire", "--concurrency", "3", code=78).stderr
+    )
+    assert "N/SECONDS" in call("tasks", "limit", URL, "smithy/fire", "--rate", "often", code=2).stderr
+    assert "or else --declared" in call("tasks", "limit", URL, "smithy/fire", code=2).stderr
+    assert "as declared" in call("tasks", "limit", "smithy:app", "fire", "--declared").stdout
+    assert "limited" not in call("tasks", URL).stderr

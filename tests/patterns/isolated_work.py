@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 from eventmill import App, DeadLetter, Retry, Settings, TaskContext, fixed
@@ -13,6 +14,22 @@ app = App("memory://isolated", name="isolated", settings=Settings(lease=1.0))
 
 class OwnError(Exception):
     """Known to policies by its class."""
+
+
+class CodedError(OSError):
+    """Is made of more than a text, and cannot be pickled."""
+
+    def __init__(self, code: int, *, reason: str) -> None:
+        self.code, self.reason, self.lock = code, reason, threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.code})"
+
+
+@app.task(timeout=30)
+def quiet() -> object:
+    """What it returns is asked for by nobody."""
+    return threading.Lock()
 
 
 @app.task(timeout=30, keep=60, retry=fixed(0.01, attempts=3))
@@ -25,6 +42,8 @@ def work(kind: str, context: TaskContext) -> object:
         return [None, Retry(0.01), DeadLetter("enough")][context.attempt]
     if kind == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "coded":
+        raise CodedError(7, reason="odd")
     raise OwnError("my own")
 
 

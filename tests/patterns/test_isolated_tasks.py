@@ -10,7 +10,7 @@ from typing import Any
 
 import isolated_work
 import pytest
-from isolated_work import app, forever, spin, work
+from isolated_work import app, forever, quiet, spin, work
 
 from eventmill import App, ConfigurationError, SyncTransaction
 from eventmill.patterns.tasks.results import Report
@@ -56,6 +56,12 @@ def test_results_outcomes_and_errors_come_back() -> None:
         dead = [job for job in await app.store.jobs(state="dead") if job.reference == error.id]
         assert "in work" in dead[0].errors[-1].trace, "where it was raised, in the other process"
         assert len(dead[0].errors) == 3
+        coded = await ended(work.job("coded"))
+        assert coded.error.startswith("CodedError: odd (7)"), "its own words, though it cannot be made anew here"
+        sent = await app.send(quiet.job())
+        while await app.tasks.report(sent) is not None:
+            await asyncio.sleep(0.01)
+        assert not [job for job in await app.store.jobs(state="dead") if job.reference == sent]
         dies = await ended(work.job("dies"))
         assert "the process running it ended with code -9" in dies.error
         assert (await ended(work.job("result"))).state == "done", "another process was started"

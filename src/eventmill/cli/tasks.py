@@ -15,6 +15,8 @@ from eventmill.cli.record import fields
 from eventmill.cli.standard import StandardGroup
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.job import Job
+from eventmill.patterns.tasks.limit import Limit
+from eventmill.patterns.tasks.setting import Setting
 from eventmill.patterns.tasks.task import PREFIX
 
 PAGE = 500
@@ -63,8 +65,7 @@ def list_(target: str, queue: str | None, state: str | None, limit: int, as_json
             ],
         )
         for each in settings:
-            said = "is paused" if each["paused"] else f"runs {each['concurrency']} tasks at a time in each process"
-            note(f"queue {safe(each['queue'])} {said}, by an operator's word")
+            note(f"queue {safe(each['queue'])} {' and '.join(each['said'])}, by an operator's word")
     if len(found) > limit:
         note(f"there are more than these {limit:,}: raise --limit to see them")
 
@@ -83,12 +84,28 @@ async def _list(
             after = jobs[-1].id
             found += [job for job in jobs if job.reference is not None and job.message.type.startswith(PREFIX)]
         settings = [
-            {"queue": f"{office.name}/{queue_}", "paused": setting.paused, "concurrency": setting.concurrency}
+            {
+                "queue": f"{office.name}/{queue_}",
+                "paused": setting.paused,
+                "concurrency": setting.concurrency,
+                "said": _said(setting),
+            }
             for office in await offices(place)
             for queue_, setting in (await office.tasks.settings()).items()
-            if setting.paused or setting.concurrency is not None
+            if _said(setting)
         ]
         return found[:limit], settings
+
+
+def _said(setting: Setting) -> list[str]:
+    """What an operator has said of a queue, in words."""
+    said = ["is paused"] if setting.paused else []
+    if setting.concurrency is not None:
+        said.append(f"runs {counted(setting.concurrency, 'task')} at a time in each process")
+    if (limit := setting.limit) is not None:
+        rate = None if limit.number is None else (limit.number, limit.per / 1000)
+        said.append(f"is limited {_words(Limit(limit.concurrency, rate))}")
+    return said
 
 
 def _queue_of(place: Place, queue: str) -> str:
@@ -234,12 +251,47 @@ def scale(target: str, queue: str, concurrency: int) -> None:
     click.echo(f"{safe(queue)} runs {counted(concurrency, 'task')} at a time in each process")
 
 
+@tasks.command()
+@click.argument("target", metavar="APP_OR_URL")
+@click.argument("queue")
+@click.option("--concurrency", type=click.IntRange(min=1), help="So many run at a time, over all processes.")
+@click.option("--rate", metavar="N/SECONDS", help="So many begin in any stretch of so many seconds, such as 100/60.")
+@click.option("--declared", is_flag=True, help="As the code declares it.")
+def limit(target: str, queue: str, concurrency: int | None, rate: str | None, declared: bool) -> None:
+    """Change the limit that a queue declares, over all processes, at once; what is not named is as declared."""
+    if declared == (concurrency is not None or rate is not None):
+        raise click.UsageError("give --concurrency, --rate or both, or else --declared")
+    said = None if declared else Limit(concurrency, None if rate is None else _rate(rate))
+    asyncio.run(_limit(target, queue, said))
+    click.echo(f"{safe(queue)} is limited {'as declared' if said is None else _words(said)}")
+
+
+def _rate(text: str) -> tuple[int, float]:
+    number, _, seconds = text.partition("/")
+    try:
+        return int(number), float(seconds)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no rate: write N/SECONDS, such as 100/60", param_hint="--rate") from None
+
+
+def _words(limit: Limit) -> str:
+    parts = [] if limit.concurrency is None else [f"to {counted(limit.concurrency, 'task')} at a time"]
+    if limit.rate is not None:
+        parts.append(f"to {limit.rate[0]} in {limit.rate[1]:g} s")
+    return " and ".join(parts)
+
+
+async def _limit(target: str, queue: str, limit: Limit | None) -> None:
+    async with opened(target, write=True) as place:
+        name, short = _split(place, queue)
+        if limit is not None and place.app is not None and name == place.app.name:
+            place.app.tasks.queues[short].refuse_undeclared(limit)
+        await (await office_of(place, name)).tasks.limit(short, limit)
+
+
 async def _set(target: str, queue: str, *, paused: bool | None = None, concurrency: int | None = None) -> None:
     async with opened(target, write=True) as place:
-        name, _, short = _queue_of(place, queue).partition("/")
-        if place.app is not None and name == place.app.name and short not in place.app.tasks.queues:
-            there = ", ".join(sorted(place.app.tasks.queues)) or "none"
-            raise ConfigurationError(f"there is no queue {short!r}; there are: {there}")
+        name, short = _split(place, queue)
         tasks_ = (await office_of(place, name)).tasks
         if concurrency is not None:
             await tasks_.scale(short, concurrency=concurrency)
@@ -247,3 +299,12 @@ async def _set(target: str, queue: str, *, paused: bool | None = None, concurren
             await tasks_.pause(short)
         else:
             await tasks_.resume(short)
+
+
+def _split(place: Place, queue: str) -> tuple[str, str]:
+    """The service and its queue, which must be there, as far as can be known."""
+    name, _, short = _queue_of(place, queue).partition("/")
+    if place.app is not None and name == place.app.name and short not in place.app.tasks.queues:
+        there = ", ".join(sorted(place.app.tasks.queues)) or "none"
+        raise ConfigurationError(f"there is no queue {short!r}; there are: {there}")
+    return name, short

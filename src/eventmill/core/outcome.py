@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from eventmill.core.checks import check_seconds
+from eventmill.core.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True)
 class Ack:
@@ -17,6 +20,9 @@ class Retry:
 
     after: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_seconds(self.after, "Retry", "after", zero=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
@@ -24,12 +30,19 @@ class Snooze:
 
     seconds: float
 
+    def __post_init__(self) -> None:
+        check_seconds(self.seconds, "Snooze", "seconds", zero=True)
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """Give up, and keep the message where an operator sees it, with the reason."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str) or not self.reason:
+            raise ConfigurationError(f"DeadLetter: reason={self.reason!r}; say in words why it is given up")
 
 
 @dataclass(frozen=True, slots=True)

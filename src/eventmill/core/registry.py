@@ -174,6 +174,8 @@ class Registry:
         kind = self._by_class.get(cls)
         if kind is not None:
             return kind
+        if not isinstance(cls, type):
+            raise UnknownEventError(f"{cls!r} is no event type: give the class")
         if issubclass(cls, dict):
             raise UnknownEventError('a dict does not say which event it is: publish named("order.placed", {...})')
         parent = next((self._by_class[base] for base in cls.__mro__[1:] if base in self._by_class), None)

@@ -34,8 +34,10 @@ class RetryPolicy:
     by_error: Mapping[type[BaseException], RetryPolicy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigurationError(f"attempts={self.attempts}: at least 1 attempt is needed")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ConfigurationError(
+                f"attempts={self.attempts!r}: at least 1 attempt is needed, and a whole number of them"
+            )
         if self.attempts > 1 and not self.delays:
             raise ConfigurationError("delays is empty: give the seconds to wait before each further attempt")
         if not all(0 <= delay < inf for delay in self.delays):
@@ -44,6 +46,14 @@ class RetryPolicy:
             raise ConfigurationError(f"jitter={self.jitter}: give a share between 0 and 1")
         if self.max_age is not None and not self.max_age > 0:
             raise ConfigurationError(f"max_age={self.max_age}: give seconds above 0, or None")
+        for what, kinds in (("only", self.only), ("never", self.never), ("by_error", tuple(self.by_error))):
+            if not isinstance(kinds, tuple) or not all(_is_exception(kind) for kind in kinds):
+                raise ConfigurationError(
+                    f"{what}={kinds!r}: give exception types, such as {what}="
+                    + ("{TimeoutError: fixed(1.0)}" if what == "by_error" else "(TimeoutError,)")
+                )
+        for kind, policy in self.by_error.items():
+            check_policy(policy, f"by_error, {kind.__name__}")
 
     def decide(self, attempt: int, error: BaseException, age: float, draw: float) -> Outcome:
         """The fate of a message whose `attempt` (1 is the first) failed with `error`.
@@ -63,6 +73,16 @@ class RetryPolicy:
         if self.max_age is not None and age + delay > self.max_age:
             return DeadLetter(f"older than {self.max_age:g} s at its next attempt")
         return Retry(after=delay)
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def check_policy(given: object, where: str) -> None:
+    """Refuse what is no retry policy."""
+    if not isinstance(given, RetryPolicy):
+        raise ConfigurationError(f"{where}: retry={given!r}; give a policy, such as exponential(0.5, attempts=5)")
 
 
 def fixed(delay: float, *, attempts: int = 6, jitter: float = 0.0, max_age: float | None = None) -> RetryPolicy:

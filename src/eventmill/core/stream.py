@@ -91,7 +91,7 @@ class Appended:
         return self.positions[-1] if self.positions else 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Append:
     """Events for one stream, and the version it must stand at before the first of them.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from eventmill.core.checks import check_seconds
 from eventmill.core.errors import ConfigurationError
 
 
@@ -75,7 +76,7 @@ def session(gap: float) -> Window:
 
 
 def _milliseconds(seconds: float, what: str) -> int:
-    found = round(seconds * 1000)
+    found = round(check_seconds(seconds, "window", what) * 1000)
     if found < 1:
         raise ConfigurationError(f"{what}={seconds}: give seconds, at least 0.001")
     return found

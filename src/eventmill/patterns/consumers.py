@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from eventmill.core.capabilities import Capability
+from eventmill.core.checks import check_number, check_seconds
 from eventmill.core.errors import CapabilityError, ConfigurationError
 from eventmill.core.event import Event
 from eventmill.core.message import Message
 from eventmill.core.reading import Types
 from eventmill.core.registry import Registry
-from eventmill.core.retry import RetryPolicy, exponential
+from eventmill.core.retry import RetryPolicy, check_policy, exponential
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.handler import Handler
 from eventmill.runtime.resequencing import ResequencePolicy
@@ -42,18 +43,15 @@ def consumer(
 ) -> Consumer:
     """What `@app.on` makes of a function; see there for the meaning of each option."""
     name = function.__qualname__
-    if concurrency < 1:
-        raise ConfigurationError(f"{name}: concurrency={concurrency}; give 1 or more keys at a time")
-    if batch is not None and batch < 1:
-        raise ConfigurationError(f"{name}: batch={batch}; give 1 or more messages, or leave it out")
+    check_number(concurrency, name, "concurrency")
+    if batch is not None:
+        check_number(batch, name, "batch")
+    if retry is not None:
+        check_policy(retry, name)
     if on_dead not in ("park", "skip"):
         raise ConfigurationError(f"{name}: on_dead={on_dead!r}; choose 'park' or 'skip'")
-    if timeout is not None and timeout <= 0:
-        raise ConfigurationError(f"{name}: timeout={timeout}; give seconds above 0")
-    if retry is not None and not callable(getattr(retry, "decide", None)):
-        raise ConfigurationError(
-            f"{name}: retry={retry!r}; give a policy, such as exponential(0.5, attempts=6) or NO_RETRY"
-        )
+    if timeout is not None:
+        check_seconds(timeout, name, "timeout")
     handler = Handler(function, registry, batch=batch is not None)
     _check_annotation(handler, wanted)
     types = types_wanted(name, wanted or annotated_types(handler), registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from eventmill.core.checks import check_seconds
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key
 from eventmill.core.window import Window
@@ -62,13 +63,16 @@ class LongRunningPatterns:
         if name in self._choreographies:
             raise ConfigurationError(f"saga {name!r}: a choreography of this name is there already")
         if family is None:
-            if not retention > 0:
-                raise ConfigurationError(f"saga {name!r}: retention={retention}; give seconds above 0")
+            check_seconds(retention, f"saga {name!r}", "retention")
             family = Sagas(name, self._where, retention=retention, concurrency=concurrency)
             self._families[name] = family
             self._all.append(family)
-        if deadline is not None and not deadline > 0:
-            raise ConfigurationError(f"saga {name!r}: deadline={deadline}; give seconds above 0")
+        if deadline is not None:
+            check_seconds(deadline, f"saga {name!r}", "deadline")
+        if migrate is not None and not isinstance(migrate, Mapping):
+            raise ConfigurationError(
+                f"saga {name!r}: migrate={migrate!r}; give {{old_version: {{old_name: new_name}}}}"
+            )
         return family.version(
             version, key=key, starts_on=starts_on, state=state, begin=begin, deadline=deadline, migrate=migrate or {}
         )

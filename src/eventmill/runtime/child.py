@@ -12,13 +12,13 @@ import runpy
 import struct
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, BinaryIO
 
 import msgspec
 
+from eventmill.core.failure import storable, told, trace_of
 from eventmill.core.outcome import DeadLetter, Retry, Snooze
 
 LENGTH = struct.Struct(">I")
@@ -31,6 +31,7 @@ class Request(msgspec.Struct):
     path: list[str]
     data: msgspec.Raw
     about: dict[str, Any]
+    result: bool = True
 
 
 class Reply(msgspec.Struct, omit_defaults=True):
@@ -79,12 +80,12 @@ def _answer(request: Request, out: BinaryIO) -> Reply:
         if isinstance(result, Snooze):
             return Reply("snooze", result.seconds)
         if isinstance(result, DeadLetter):
-            return Reply("dead", text=result.reason)
-        reply = Reply("result", result)
+            return Reply("dead", text=storable(result.reason))
+        reply = Reply("result", result if request.result else None)
         encode(reply)
     except Exception as error:
         kind = type(error)
-        return Reply("error", [kind.__module__, kind.__qualname__], str(error), traceback.format_exc())
+        return Reply("error", [kind.__module__, kind.__qualname__], told(error), trace_of(error))
     return reply
 
 

@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from eventmill.core.errors import ConfigurationError, DecodeError
@@ -16,6 +16,7 @@ from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
 from eventmill.core.registry import Registry
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.stages import Stages
+from eventmill.runtime.thread import in_thread
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 
@@ -119,8 +120,7 @@ class Handler:
             else:
                 arguments.append(context())
         if self.sync:
-            scope = copy_context()
-            return asyncio.get_running_loop().run_in_executor(None, scope.run, self.function, *arguments)
+            return in_thread(None, partial(self.function, *arguments))
         return self.function(*arguments)  # type: ignore[no-any-return]
 
     def refusal(self, result: object) -> Outcome | None:

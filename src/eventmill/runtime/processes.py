@@ -41,13 +41,14 @@ class Processes:
     ) -> object:
         """What the call returns, an outcome or a result as JSON has it; raises what it has raised.
 
-        timeout: seconds it may take, from when everything is imported. Raises TimeoutError, and ProcessDiedError.
+        tell: takes its progress; without, nobody asks for its result either, which then is None. timeout: seconds it may take, from when everything is imported. Raises TimeoutError, and ProcessDiedError.
         """
         process = self._free.pop() if self._free else await self._start()
         clean = False
         try:
             assert process.stdin is not None
-            body = encode(Request(place, [folder for folder in sys.path if folder], msgspec.Raw(data), about))
+            folders = [folder for folder in sys.path if folder]
+            body = encode(Request(place, folders, msgspec.Raw(data), about, result=tell is not None))
             process.stdin.write(LENGTH.pack(len(body)) + body)
             async with asyncio.timeout(STARTING) as limit:
                 while (reply := await self._hear(process)).kind in ("begun", "progress"):
@@ -113,14 +114,23 @@ def _outcome(reply: Reply) -> object:
 
 
 def _error(reply: Reply) -> BaseException:
-    """The exception as one of its own class, which retry policies go by; of another where that is not known here."""
+    """The exception as one of its own class, which retry policies go by; of another where that cannot be made here.
+
+    What its author's class holds beside a text stays where it was raised, so its methods are not asked for anything.
+    """
     module, name = reply.value
-    kind: Any = None
-    with contextlib.suppress(Exception):
-        kind = getattr(builtins if module == "builtins" else importlib.import_module(module), name)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        kind, reply.text = RuntimeError, f"{name}: {reply.text}"
-    error: Exception = kind.__new__(kind, reply.text)
-    error.args = (reply.text,)
+    text = reply.text.removeprefix(f"{name.rpartition('.')[2]}: ")
+    error: Exception
+    try:
+        kind: Any = builtins if module == "builtins" else importlib.import_module(module)
+        for part in name.split("."):
+            kind = getattr(kind, part)
+        made: Any = type(kind.__name__, (kind,), {"__str__": lambda _: text, "__module__": kind.__module__})
+        # By the innermost class, which takes a text: those around it may want anything.
+        error = next(each for each in kind.__mro__ if each.__module__ == "builtins").__new__(made, text)
+    except Exception:
+        error = RuntimeError(reply.text)
+    else:
+        error.args = (text,)
     error.add_note(reply.trace)
     return error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -25,6 +24,7 @@ from eventmill.core.errors import (
     UnitInterruptedError,
     WrongExpectedVersionError,
 )
+from eventmill.core.failure import storable, told, trace_of
 from eventmill.core.job import Job, JobError
 from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Outcome, Released, Retry, Snooze
@@ -339,10 +339,10 @@ class Settlement:
     async def _failure(
         self, delivery: Delivery, error: BaseException | None, otherwise: str, *, reason: str | None = None
     ) -> JobError:
-        text = otherwise if error is None else f"{type(error).__name__}: {error}"
+        text = storable(otherwise) if error is None else told(error)
         if reason is not None and error is not None and reason not in text:
-            text = f"{text} ({reason})"
-        trace = "" if error is None else "".join(traceback.format_exception(error))
+            text = f"{text} ({storable(reason)})"
+        trace = "" if error is None else trace_of(error)
         if self._envelopes.personal([delivery.message]):
             text, trace = await self._redacted(delivery.message, text, trace)
         trace = trace[-TRACE_BYTES:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from eventmill.core.capabilities import Unit
 from eventmill.core.document import Document
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import OutsideTransactionError
+from eventmill.core.errors import ConfigurationError, OutsideTransactionError
 from eventmill.core.message import Message
 from eventmill.core.rows import Rows, SqlParameters
 from eventmill.core.stream import ANY, Absence, Append, Appended, Query, Stream, check_append
@@ -142,7 +142,13 @@ class Transaction:
         """
         if not self._open:
             raise OutsideTransactionError("this transaction has ended; send before the handler returns")
-        return call.stage(self, after=after, at=at)
+        stage = getattr(call, "stage", None)
+        if stage is None:
+            if isinstance(call, Coroutine):
+                call.close()  # it was called, not sent
+            raise ConfigurationError(f"{call!r} is no call of a task: give task.job(…), or group(…)")
+        staged: str = stage(self, after=after, at=at)
+        return staged
 
     def defer(self, work: Callable[[Unit], Awaitable[None]]) -> None:
         """Have something done in the unit when everything else was, right before the commit."""

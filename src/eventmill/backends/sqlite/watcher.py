@@ -38,13 +38,22 @@ class Watcher:
 
     def notify(self) -> None:
         """This process has committed. Commits that follow each other closely wake the readers once."""
-        self._seen = self._data_version()
         if self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_later(COALESCE, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
+        self._look()
         self._waiters.wake()
+
+    def _look(self) -> bool:
+        """Whether anybody has committed since the last look."""
+        try:
+            version = self._data_version()
+        except sqlite3.Error:
+            version = -1  # whoever wakes for it meets the error where it can be told
+        changed, self._seen = version != self._seen, version
+        return changed
 
     async def changed(self, seen: int, timeout: float) -> int:
         if seen != self.version:
@@ -58,12 +67,7 @@ class Watcher:
         loop = asyncio.get_running_loop()
         active = loop.time()
         while self._waiters:
-            try:
-                version = self._data_version()
-            except sqlite3.Error:
-                version = -1  # whoever wakes for it meets the error where it can be told
-            if version != self._seen:
-                self._seen = version
+            if self._alarm is None and self._look():  # else they are about to be woken
                 active = loop.time()
                 self._waiters.wake()
             await asyncio.sleep(min(max((loop.time() - active) / EASE, FASTEST), SLOWEST))

@@ -25,6 +25,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from eventmill.backends.sql.prepared import prepare
+from eventmill.backends.sqlite.alone import Alone, run_through
 from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
@@ -85,6 +86,7 @@ class Writer:
         self._staged: list[Staged] = []
         self._group: Group | None = None
         self._kicked = False
+        self._alone = Alone(self._loop)
         self._commit_seconds = SLOW_COMMIT
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="eventmill-commit")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,7 +165,10 @@ class Writer:
         self._refuse_if_unusable()
         durable: asyncio.Future[list[int]] = self._loop.create_future()
         self._staged.append(Staged(prepare(messages), jobs, durable, entries, conditions))
-        self._kick()
+        if self._group is None and not (self._kicked or self._busy or self._turns) and self._alone:
+            self._run()
+        else:
+            self._kick()
         return durable
 
     def recheck_leases(self) -> None:
@@ -260,6 +265,7 @@ class Writer:
                 raise
             return
         self._group = None
+        self._alone.committed(group.units + len(staged))
         group.additions.stored(positions)
         group.durable.set_result(None)
         for entry in staged:
@@ -388,13 +394,3 @@ class Writer:
         self._threads.shutdown(wait=True)
         self._checkpoints.close()
         self.connection.close()
-
-
-def run_through(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that is known not to wait for anything."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    work.close()
-    raise RuntimeError(f"{work} waited where it must not")

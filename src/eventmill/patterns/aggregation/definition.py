@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from eventmill.core.checks import check_number, check_seconds
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key
 from eventmill.core.message import Message
@@ -61,6 +62,8 @@ class Aggregations:
 
     def __call__(self, function: F) -> F:
         """Take the function that makes the coarse event of what was collected."""
+        if not callable(function):
+            raise ConfigurationError(f"aggregator {self.name!r}: {function!r} is no function")
         if inspect.iscoroutinefunction(function):
             raise ConfigurationError(
                 f"aggregator {self.name!r}: {function.__qualname__} must be a plain `def` that makes an event of what was "
@@ -90,6 +93,9 @@ class Aggregations:
 
     def _checked(self, options: Options) -> Rules:
         where = f"aggregator {self.name!r}"
+        for which in (options.all_of, options.events):
+            if isinstance(which, type):
+                raise ConfigurationError(f"{where}: give a list of event types: [{which.__name__}]")
         if not options.all_of and not options.events:
             raise ConfigurationError(f"{where}: say which events it collects: all_of=[…], or events=[…]")
         content = bool(options.all_of) or options.count is not None or options.until is not None
@@ -104,17 +110,29 @@ class Aggregations:
         if options.window is None and (options.time is not None or options.grace):
             raise ConfigurationError(f"{where}: time= and grace= are for window=")
         for what, number in (("count", options.count), ("limit", options.limit)):
-            if number is not None and number < 1:
-                raise ConfigurationError(f"{where}: {what}={number}; give 1 or more events")
+            if number is not None:
+                check_number(number, where, what)
+        if options.window is not None and not isinstance(options.window, Window):
+            raise ConfigurationError(
+                f"{where}: window={options.window!r}; give tumbling(60), sliding(60, every=10) or session(30)"
+            )
+        if options.time not in (None, "event", "processing"):
+            raise ConfigurationError(f"{where}: time={options.time!r}; choose 'event' or 'processing'")
+        if options.grace and options.time == "processing":
+            raise ConfigurationError(f"{where}: grace= waits for what comes out of order in event time; leave it out")
+        for asked in (options.until, options.incomplete):
+            if inspect.iscoroutinefunction(asked):
+                raise ConfigurationError(f"{where}: {asked.__qualname__} must be a plain `def`")
+        if options.until is not None and not callable(options.until):
+            raise ConfigurationError(f"{where}: until={options.until!r}; give a function of what was collected")
         if options.count is not None and options.count > options.limit:
             raise ConfigurationError(f"{where}: count={options.count} is above limit={options.limit}: raise the limit")
         for what, seconds in (
             ("idle", options.idle), ("timeout", options.timeout), ("retention", options.retention),
         ):  # fmt: skip
-            if seconds is not None and not seconds > 0:
-                raise ConfigurationError(f"{where}: {what}={seconds}; give seconds above 0")
-        if options.grace < 0:
-            raise ConfigurationError(f"{where}: grace={options.grace}; give seconds, 0 or more")
+            if seconds is not None:
+                check_seconds(seconds, where, what)
+        check_seconds(options.grace, where, "grace", zero=True)
         if options.incomplete not in ("partial", "nothing") and not callable(options.incomplete):
             raise ConfigurationError(f"{where}: incomplete={options.incomplete!r}; 'partial', 'nothing' or a function")
         late = options.late or ("side" if options.all_of or options.time == "event" else "new")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from eventmill.core.checks import check_seconds
 from eventmill.core.document import ABSENT
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key, key_text
@@ -43,8 +44,8 @@ class Choreography:
         if not groups[0] or not groups[1]:
             raise ConfigurationError(f"{label}: say which event starts= it, and which completes= it")
         for what, seconds in (("deadline", deadline), ("early", early), ("retention", retention)):
-            if seconds is not None and not seconds > 0:
-                raise ConfigurationError(f"{label}: {what}={seconds}; give seconds above 0")
+            if seconds is not None:
+                check_seconds(seconds, label, what)
         names = [frozenset(kind.name for kind in group) for group in groups]
         if names[1] & (names[2] | names[3]):
             raise ConfigurationError(f"{label}: {', '.join(sorted(names[1] & (names[2] | names[3])))} cannot mean both")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from eventmill.core.errors import BackendError, LeaseLostError, UnitInterruptedError
+from eventmill.core.failure import storable, told
 from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Retry
 from eventmill.core.retry import RetryPolicy
@@ -112,8 +114,15 @@ class Course:
     async def _run(self, step: Step) -> None:
         shape, instance = step.shape, self._instance
         held = (list(instance.locks), list(instance.wants))
-        if step.locks is not None and not await self._lock(step, step.locks(self._read())):
-            return
+        if step.locks is not None:
+            try:
+                resources = step.resources(self._read())
+            except Exception as error:
+                decide.begun(instance, shape, self._where.now())
+                self._failed(shape, error, known=True)
+                return
+            if not await self._lock(step, resources):
+                return
         record = decide.begun(instance, shape, self._where.now())
         if shape.outside or self._careful:
             await self._store(durable=True)
@@ -122,6 +131,8 @@ class Course:
         while True:
             try:
                 returned = await self._call(step.run, step.timeout, context)
+                if not isinstance(returned, DeadLetter | Retry):
+                    self._keep(returned)
                 break
             except UnitInterruptedError:
                 if not shape.outside:
@@ -137,7 +148,6 @@ class Course:
             await self._back(held)
             self._refused(step, record, returned)
             return
-        self._keep(returned)
         now = self._where.now()
         answer_by = None if step.answer_within is None else now + int(step.answer_within * 1000)
         decide.done(instance, shape, now, answer_by)
@@ -151,6 +161,8 @@ class Course:
         context = StepContext(instance, shape.name, record.undo_attempts + 1, outcome, self._saga.registry)
         try:
             returned = await self._call(step.undo, step.timeout, context)
+            if not isinstance(returned, DeadLetter | Retry):
+                self._keep(returned)
         except (UnitInterruptedError, *NOT_ITS_OWN):
             raise
         except Exception as error:
@@ -162,9 +174,8 @@ class Course:
             self._undo_failed(step, record, None, after=returned.after)
         elif isinstance(returned, DeadLetter):
             await self._stages.undo()
-            decide.undo_failed(instance, shape, self._where.now(), error=returned.reason, retry_at=None)
+            decide.undo_failed(instance, shape, self._where.now(), error=storable(returned.reason), retry_at=None)
         else:
-            self._keep(returned)
             decide.undone(instance, shape, self._where.now())
             self._written = True
 
@@ -178,7 +189,7 @@ class Course:
                 raise  # we are stopping
             raise RuntimeError("the step cancelled itself") from error
 
-    async def _lock(self, step: Step, resources: Any) -> bool:
+    async def _lock(self, step: Step, resources: Sequence[str]) -> bool:
         instance, now = self._instance, self._where.now()
         wait = step.on_locked == "wait"
         held = (list(instance.locks), list(instance.wants))
@@ -230,7 +241,7 @@ class Course:
     def _refused(self, step: Step, record: StepRecord, outcome: DeadLetter | Retry) -> None:
         now = self._where.now()
         if isinstance(outcome, DeadLetter):
-            error, known, at = outcome.reason, True, None
+            error, known, at = storable(outcome.reason), True, None
         else:
             error, known = "it asked for another attempt", not step.shape.outside
             at = now + int(outcome.after * 1000) if record.attempts < step.retry.attempts else None
@@ -254,4 +265,4 @@ class Course:
 
 
 def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:2_000]
+    return told(error)[:2_000]

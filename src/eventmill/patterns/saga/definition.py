@@ -7,11 +7,12 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from eventmill.core.checks import check_seconds
 from eventmill.core.codec import codec_of
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key, key_text
 from eventmill.core.registry import EventType, Registry
-from eventmill.core.retry import RetryPolicy, exponential
+from eventmill.core.retry import RetryPolicy, check_policy, exponential
 from eventmill.patterns.saga.shape import Kind, Shape, StepShape
 from eventmill.patterns.saga.step import Function, Step
 
@@ -65,6 +66,8 @@ class Saga:
 
     def step(
         self,
+        bare: None = None,
+        /,
         *,
         compensate: Callable[..., Any] | None = None,
         kind: Kind = "compensatable",
@@ -102,6 +105,8 @@ class Saga:
         taken place and is not tried again; `Retry(after=)` asks for another attempt. Any exception is a failure.
         Refused with ConfigurationError where the steps could not keep what a saga promises.
         """
+        if bare is not None:
+            raise ConfigurationError(f"saga {self.name!r}: write @saga.step(), with parentheses")
         done = _types(done_on, self.registry)
         failing, unsure = _types(failed_on, self.registry), _types(unknown_on, self.registry)
 
@@ -109,8 +114,21 @@ class Saga:
             label = name or function.__name__
             where = f"saga {self.name!r}, step {label!r}"
             for what, seconds in (("timeout", timeout), ("deadline", deadline), ("lock_timeout", lock_timeout)):
-                if seconds is not None and not seconds > 0:
-                    raise ConfigurationError(f"{where}: {what}={seconds}; give seconds above 0")
+                if seconds is not None:
+                    check_seconds(seconds, where, what)
+            for policy in (retry, undo_retry):
+                if policy is not None:
+                    check_policy(policy, where)
+            check_step(label, where)
+            if locks is not None and not callable(locks):
+                raise ConfigurationError(
+                    f"{where}: locks={locks!r}; give a function of the state: lambda state: [name, …]"
+                )
+            if parallel is not None and not isinstance(parallel, str):
+                raise ConfigurationError(f"{where}: parallel={parallel!r}; give the same label to steps side by side")
+            for each in (*done, *failing):
+                if each is self.starts_on:
+                    raise ConfigurationError(f"{where}: {each.name} starts the saga, and cannot answer a step of it")
             if deadline is not None and not done:
                 raise ConfigurationError(
                     f"{where}: deadline= is for a step that is answered: give done_on=, or timeout="
@@ -174,7 +192,10 @@ class Saga:
 
     def first_state(self, event: Any) -> bytes:
         """The stored state of a new instance."""
-        return self.write(event if self._begin is None else self._begin(event))
+        state = event if self._begin is None else self._begin(event)
+        if not self.is_state(state):
+            raise TypeError(f"begin= returned {type(state).__name__}: it must return the saga's state")
+        return self.write(state)
 
     def write(self, state: Any) -> bytes:
         """A state as JSON."""
@@ -188,6 +209,12 @@ class Saga:
     def is_state(self, value: object) -> bool:
         """Whether a step returned a state."""
         return isinstance(value, dict if issubclass(self._state, dict) else self._state)
+
+
+def check_step(label: object, where: str) -> None:
+    """Refuse what could not be written on a command line."""
+    if not isinstance(label, str) or not label.isprintable() or not label.strip() or len(label) > 200:
+        raise ConfigurationError(f"{where}: name={label!r}; give a short text that can be printed")
 
 
 def _types(given: type | Sequence[type], registry: Registry) -> list[EventType]:

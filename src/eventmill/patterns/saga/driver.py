@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from eventmill.core.document import ABSENT
-from eventmill.core.errors import ConflictError
+from eventmill.core.errors import ConflictError, DecodeError
+from eventmill.core.failure import told
 from eventmill.core.message import Message
 from eventmill.core.outcome import Retry
 from eventmill.patterns.saga import decide
@@ -30,6 +31,10 @@ BUSY = Retry(after=0.05)
 
 STRANGE = Retry(after=5.0)
 """The instance is of a version that this process does not know."""
+
+
+class UnusableEventError(Exception):
+    """The saga's own `key=` or `begin=` fails for an event."""
 
 
 class Driver:
@@ -57,7 +62,12 @@ class Driver:
 
     async def _handle(self, message: Message, stages: Stages, context: Context, *, fresh: bool) -> Retry | None:
         starting = message.type == self._newest.starts_on.name
-        key, event = self._read(message)
+        try:
+            key, event = self._read(message)
+        except DecodeError:
+            raise
+        except Exception as error:
+            raise UnusableEventError(f"the key of {message.type} cannot be told: {told(error)}") from error
         # A first delivery nearly always begins a new instance: that there is none is found out by the write.
         fresh = fresh and starting and context.attempt == 1 and message.id not in self._begun
         found = None if fresh else await self._load(key)
@@ -110,6 +120,10 @@ class Driver:
     def _begin(self, message: Message, key: str, event: object) -> Instance:
         saga = self._newest
         now = self._where.now()
+        try:
+            data = saga.first_state(event)
+        except Exception as error:
+            raise UnusableEventError(f"its first state cannot be made of {message.type}: {told(error)}") from error
         instance = Instance(
             saga=self._saga,
             key=key,
@@ -120,7 +134,7 @@ class Driver:
             digest=saga.shape.digest,
             state=State.RUNNING,
             started_at=now,
-            data=msgspec.Raw(saga.first_state(event)),
+            data=msgspec.Raw(data),
             schema=saga.schema,
             deadline=None if saga.deadline is None else now + int(saga.deadline * 1000),
             correlationid=message.correlationid or message.id,

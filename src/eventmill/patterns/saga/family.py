@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from eventmill.core.checks import check_number
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.key import Key
 from eventmill.core.message import Message
 from eventmill.core.names import check_name
 from eventmill.core.outcome import Outcome
-from eventmill.core.retry import RetryPolicy
+from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.consumers import consumer
 from eventmill.patterns.saga import records
 from eventmill.patterns.saga.definition import Saga
-from eventmill.patterns.saga.driver import Driver
+from eventmill.patterns.saga.driver import Driver, UnusableEventError
 from eventmill.patterns.saga.instance import Instance
 from eventmill.patterns.saga.operate import Action
 from eventmill.patterns.saga.versions import reconcile
@@ -22,8 +23,13 @@ from eventmill.patterns.surroundings import Surroundings
 from eventmill.runtime.handler import Context
 from eventmill.runtime.stages import Stages
 
-PATIENCE = RetryPolicy(attempts=100_000, delays=(0.05, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
-"""For what is no failure of a step: an instance that others change, a definition that is not here."""
+PATIENCE = RetryPolicy(
+    attempts=100_000,
+    delays=(0.05, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+    by_error={UnusableEventError: exponential(0.5, attempts=8)},
+)
+"""For what is no failure of a step: an instance that others change, a definition that is not here. Not for an event that
+no instance can be found or begun by: that is a dead letter soon."""
 
 
 class Sagas:
@@ -48,10 +54,15 @@ class Sagas:
         migrate: Mapping[int, Mapping[str, str]],
     ) -> Saga:
         """Declare a version."""
-        if version < 1 or version in self._versions:
-            raise ConfigurationError(
-                f"saga {self.name!r}: version={version}: give each version a number of its own, from 1"
-            )
+        check_number(version, f"saga {self.name!r}", "version")
+        for old, renamed in migrate.items():
+            check_number(old, f"saga {self.name!r}", "migrate: version")
+            if not isinstance(renamed, Mapping):
+                raise ConfigurationError(
+                    f"saga {self.name!r}: migrate={{{old}: {renamed!r}}}; give {{old_name: new_name}}"
+                )
+        if version in self._versions:
+            raise ConfigurationError(f"saga {self.name!r}: version={version}: give each version a number of its own")
         made = Saga(
             self.name, key=key, starts_on=starts_on, registry=self._where.registry, version=version, state=state,
             begin=begin, deadline=deadline, migrate=migrate, changed=self._declare,

@@ -30,7 +30,7 @@ def operate(
     elif action == "cancel":
         _cancel(shape, instance, now, by, why)
     else:
-        _at_halt(instance, action, now, outcome, by, why)
+        _at_halt(shape, instance, action, now, outcome, by, why)
     instance.note(Entry(now, f"operator.{action}", instance.halted or "", detail=why, by=by))
     if action != "cancel":
         instance.halted = None if instance.state is not State.NEEDS_ATTENTION else instance.halted
@@ -57,7 +57,7 @@ def _cancel(shape: Shape, instance: Instance, now: int, by: str, why: str) -> No
     unwind(instance, now, f"cancelled by {by}: {why}", by)
 
 
-def _at_halt(instance: Instance, action: Action, now: int, outcome: str, by: str, why: str) -> None:
+def _at_halt(shape: Shape, instance: Instance, action: Action, now: int, outcome: str, by: str, why: str) -> None:
     if instance.state is not State.NEEDS_ATTENTION:
         raise ConfigurationError(f"{instance.key} is {instance.state}: {action} is for what needs attention")
     record = None if instance.halted is None else instance.step(instance.halted)
@@ -66,7 +66,14 @@ def _at_halt(instance: Instance, action: Action, now: int, outcome: str, by: str
         return
     instance.state = State.COMPENSATING if instance.backward else State.RUNNING
     record.due = None
+    if action == "resolve" and outcome not in ("done", "failed"):
+        raise ConfigurationError(f"outcome={outcome!r}: choose 'done' or 'failed'")
     if instance.backward:
+        if action == "resolve" and outcome == "failed":
+            raise ConfigurationError(
+                f"{instance.key} stands at the compensation of {record.name!r}: resolve says that it was undone by hand; "
+                "to leave it as it is, skip it"
+            )
         if action == "retry":
             record.undo_attempts = 0
         else:
@@ -77,11 +84,14 @@ def _at_halt(instance: Instance, action: Action, now: int, outcome: str, by: str
         record.state = StepState.SKIPPED
     elif outcome == "done":
         record.state = StepState.DONE
-    elif outcome == "failed":
-        record.state = StepState.FAILED
-        unwind(instance, now, f"{record.name} did not take place: {why}", by)
     else:
-        raise ConfigurationError(f"outcome={outcome!r}: choose 'done' or 'failed'")
+        record.state = StepState.FAILED
+        if irrevocable(shape, instance):
+            raise ConfigurationError(
+                f"{instance.key} is past its point of no return, so that {record.name!r} cannot count as failed: retry it, "
+                "skip it, or resolve it as done"
+            )
+        unwind(instance, now, f"{record.name} did not take place: {why}", by)
 
 
 def _choreographed(instance: Instance, action: Action, now: int, outcome: str) -> None:

@@ -17,6 +17,7 @@ from eventmill.patterns.saga.instance import (
     ended_prefix,
     prefix_of,
 )
+from eventmill.patterns.saga.listening import DIGEST
 from eventmill.patterns.saga.operate import Action
 from eventmill.patterns.saga.operate import operate as apply
 from eventmill.patterns.saga.shape import Shape
@@ -82,8 +83,13 @@ async def operate(
         if found is None:
             raise ConfigurationError(f"{saga} has no instance {key!r} (or it was pruned)")
         instance, version = found
-        known = {each.digest: each.shape for each in await definitions(store, saga)}
-        apply(known.get(instance.digest, Shape()), instance, action, now, by=by, why=why, outcome=outcome)
+        known = {each.digest: each.shape for each in await definitions(store, saga)} | {DIGEST: Shape()}
+        if instance.digest not in known:
+            raise ConfigurationError(
+                f"{key!r} was begun with steps of version {instance.version} that are not known here any more: start "
+                "the service with a version that migrates it, or with its own"
+            )
+        apply(known[instance.digest], instance, action, now, by=by, why=why, outcome=outcome)
         try:
             async with store.transaction() as tx:
                 tx.put(document_key(saga, key), encode(instance), expected=version)

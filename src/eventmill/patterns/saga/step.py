@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.failure import storable
 from eventmill.core.registry import Registry
 from eventmill.core.retry import RetryPolicy
 from eventmill.patterns.saga.decide import Outcome
@@ -17,6 +18,9 @@ from eventmill.patterns.saga.shape import StepShape
 from eventmill.runtime.transaction import Transaction
 
 T = TypeVar("T")
+
+LONGEST = 400
+"""Characters in the name of a lock."""
 
 
 class StepContext:
@@ -93,3 +97,14 @@ class Step:
     locks: Callable[[Any], Sequence[str]] | None = None
     on_locked: Literal["wait", "refuse"] = "wait"
     lock_timeout: float = 30.0
+
+    def resources(self, state: object) -> Sequence[str]:
+        """The names of the resources to lock. Raises what the user's function does, and TypeError for what are no names."""
+        given = () if self.locks is None else self.locks(state)
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"locks= returned {given!r}: it must return a list of names")
+        names = list(given)
+        for name in names:
+            if not isinstance(name, str) or not 0 < len(name) <= LONGEST or storable(name) != name:
+                raise TypeError(f"locks= returned {name!r}: a name is a text of 1 to {LONGEST} characters, without NUL")
+        return names

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor
-from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,19 +19,22 @@ from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import BackendError, ConfigurationError, LeaseLostError, UnitInterruptedError
+from eventmill.core.failure import storable, told, trace_of
 from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.call import FIRE, UNIQUE
 from eventmill.patterns.tasks.context import TaskContext
 from eventmill.patterns.tasks.finale import Finale
-from eventmill.patterns.tasks.limit import CARRIED, Limits, limits_of
+from eventmill.patterns.tasks.held import CARRIED, limits_of
+from eventmill.patterns.tasks.limit import Limits
 from eventmill.patterns.tasks.results import Report, State, encode_report, result_key
-from eventmill.patterns.tasks.task import Task
+from eventmill.patterns.tasks.task import PREFIX, Task
 from eventmill.patterns.tasks.unique import vacate
 from eventmill.runtime.ending import Ending
 from eventmill.runtime.interrupted import through
 from eventmill.runtime.processes import Processes
+from eventmill.runtime.thread import in_thread
 from eventmill.runtime.transaction import SyncTransaction, Transaction, current
 
 log = logging.getLogger("eventmill")
@@ -86,11 +87,16 @@ class Attempts:
         """One attempt. Raises LeaseLostError and BackendError: then nothing was settled."""
         task = self._tasks.get(job.message.type)
         if task is None:
-            error = ConfigurationError(f"{job.message.type}: no such task is known here")
-            return self._failed(job, UNKNOWN, None, error)
+            error = ConfigurationError(
+                f"{job.message.type}: no such task is declared here. Calls carry its name: where it was renamed, declare it "
+                "by the old one, too (name=…), until none is left"
+            )
+            return await self._ended(
+                job.message.type.removeprefix(PREFIX), None, job, fence, self._failed(job, UNKNOWN, None, error)
+            )
         if job.crashed and job.attempts > task.retry.attempts:
             reason = DeadLetter(f"the process running it died, {job.attempts - 1} times")
-            return await self._ended(task, job, fence, self._failed(job, task.retry, reason, None))
+            return await self._ended(task.name, task.keep, job, fence, self._failed(job, task.retry, reason, None))
         if task.topic is not None:
             return await through(lambda: self._publish(job, fence))
         try:
@@ -163,7 +169,7 @@ class Attempts:
                 self._spare(job)
                 return await self._end(task.name, task.keep, job, fence, Ending(job), "cancelled")
             error = raised
-        return await self._ended(task, job, fence, self._failed(job, task.retry, outcome, error))
+        return await self._ended(task.name, task.keep, job, fence, self._failed(job, task.retry, outcome, error))
 
     def _spare(self, job: Job) -> None:
         self.cancelled.discard(job.id)
@@ -195,7 +201,7 @@ class Attempts:
 
         called = task.bound(job.message.data, given)
         if task.sync:
-            return asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, called)
+            return in_thread(self._threads, called)
         begun: Awaitable[Any] = called()
         return begun
 
@@ -248,7 +254,7 @@ class Attempts:
                 await unit.discard()
                 raise
 
-    async def _ended(self, task: Task[..., Any], job: Job, fence: Fence, ending: Ending) -> Settled:
+    async def _ended(self, name: str, kept: float | None, job: Job, fence: Fence, ending: Ending) -> Settled:
         """A failed attempt that was the last one brings about more than its own end."""
         if not ending.dead:
             return (
@@ -256,9 +262,9 @@ class Attempts:
                 if CARRIED not in (job.message.extensions or {})
                 else await through(lambda: self._again(job, fence, ending))
             )
-        if self._finale.plain(job, task.keep):
+        if self._finale.plain(job, kept):
             return ending
-        return await self._end(task.name, task.keep, job, fence, ending, "dead")
+        return await self._end(name, kept, job, fence, ending, "dead")
 
     async def _again(self, job: Job, fence: Fence, ending: Ending) -> asyncio.Future[object]:
         """What is to run again later does not use its limits meanwhile."""
@@ -322,8 +328,8 @@ def _future(durable: Awaitable[object]) -> asyncio.Future[object]:
 
 
 def _failure(job: Job, at: int, error: BaseException | None, otherwise: str, reason: str | None) -> JobError:
-    text = otherwise if error is None else f"{type(error).__name__}: {error}"
-    if reason is not None and reason not in text:
-        text = f"{text} ({reason})"
-    trace = "" if error is None else "".join(traceback.format_exception(error))[-TRACE_BYTES:]
+    text = storable(otherwise) if error is None else told(error)
+    if reason is not None and error is not None:
+        text = f"{text} ({storable(reason)})"
+    trace = "" if error is None else trace_of(error)[-TRACE_BYTES:]
     return JobError(at=at, attempt=job.attempts, error=text[:2000], trace=trace)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from eventmill.core.capabilities import Transaction as StoreTransaction
+from eventmill.core.checks import check_seconds
 from eventmill.core.clock import Clock
 from eventmill.core.document import ABSENT
 from eventmill.core.errors import ConfigurationError
@@ -35,7 +38,7 @@ class CallSpec(msgspec.Struct, tag_field="kind", tag="call", omit_defaults=True,
 class GroupSpec(msgspec.Struct, tag_field="kind", tag="group", omit_defaults=True, frozen=True):
     """Calls that run side by side, and what follows when all of them have ended."""
 
-    members: tuple[CallSpec, ...]
+    members: tuple[CallSpec | GroupSpec, ...]
     then: CallSpec | GroupSpec | None = None
     always: bool = False
 
@@ -91,7 +94,11 @@ class Call:
 
     def then(self, following: Call | Group) -> Call:
         """This call, and when it is done, that one: it starts in the commit that ends this one."""
-        return Call(self.desk, msgspec.structs.replace(self.spec, then=append(self.spec.then, following)), self.unique)
+        return Call(
+            self.desk,
+            msgspec.structs.replace(self.spec, then=append(self.spec.then, following, self.desk)),
+            self.unique,
+        )
 
     def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str:
         """Let the transaction send it, and return its id."""
@@ -142,7 +149,8 @@ class Group:
         """
         always = always or self.spec.always
         return Group(
-            self.desk, msgspec.structs.replace(self.spec, then=append(self.spec.then, following), always=always)
+            self.desk,
+            msgspec.structs.replace(self.spec, then=append(self.spec.then, following, self.desk), always=always),
         )
 
     def stage(self, transaction: Transaction, *, after: float | None = None, at: datetime | None = None) -> str:
@@ -154,41 +162,67 @@ class Group:
         return start_group(unit, self.desk, self.spec, moment(self.desk.clock, after, at), None)
 
 
-def group(*calls: Call) -> Group:
+def group(*calls: Call | Group) -> Group:
     """Calls of one App's tasks to run side by side; give it to `send`, with a `then` or without.
 
-    A member may have a `then` of its own: it has ended when the last of its chain has.
+    A member may be a group, or have a `then` of its own: it has ended when the last of it has.
     """
     if not calls:
         raise ConfigurationError("group() needs at least one call: with none there is no end to wait for")
     for call in calls:
-        if call.unique is not None:
-            raise ConfigurationError(f"{call!r} is unique and cannot be of a group: it may stand for one that is not")
-        if call.spec.topic is not None:
-            raise ConfigurationError(
-                f"{call!r} is run through a topic, where no group hears of its end: leave topic= out"
-            )
-        if call.desk is not calls[0].desk:
+        if check_call(call).desk is not calls[0].desk:
             raise ConfigurationError("group() takes calls of the tasks of one App")
+        if isinstance(call, Call) and call.unique is not None:
+            raise ConfigurationError(f"{call!r} is unique and cannot be of a group: it may stand for one that is not")
+        for spec in _calls(call.spec):
+            if spec.topic is not None:
+                raise ConfigurationError(
+                    f"{spec.type} is run through a topic, where no group hears of its end: leave topic= out"
+                )
     return Group(calls[0].desk, GroupSpec(tuple(call.spec for call in calls)))
 
 
-def append(first: Spec | None, following: Call | Group) -> Spec:
+def _calls(spec: Spec | None) -> Iterator[CallSpec]:
+    """A call, or those of a group, and what follows."""
+    if spec is None:
+        return
+    if isinstance(spec, CallSpec):
+        yield spec
+    else:
+        for member in spec.members:
+            yield from _calls(member)
+    yield from _calls(spec.then)
+
+
+def check_call(given: object) -> Call | Group:
+    """Refuse what is no call to send, saying how one is made."""
+    if isinstance(given, Call | Group):
+        return given
+    if inspect.iscoroutine(given):
+        given.close()
+        raise ConfigurationError(
+            f"{given.__qualname__}(…) has been called, not sent: write {given.__qualname__}.job(…)"
+        )
+    name = getattr(given, "__name__", None) if hasattr(given, "job") else None
+    if name is not None:
+        raise ConfigurationError(f"{name} is a task, not a call of it: write {name}.job(…)")
+    raise ConfigurationError(f"{given!r} is no call of a task: give task.job(…), or group(…)")
+
+
+def append(first: Spec | None, following: Call | Group, desk: Desk) -> Spec:
     """A chain with one more link at its end."""
+    if check_call(following).desk is not desk:
+        raise ConfigurationError("then() takes a call of a task of the same App")
     if isinstance(following, Call) and following.unique is not None:
         raise ConfigurationError(f"{following!r} is unique and cannot follow another: send it from there instead")
     if first is None:
         return following.spec
-    return msgspec.structs.replace(first, then=append(first.then, following))
+    return msgspec.structs.replace(first, then=append(first.then, following, desk))
 
 
 def start(unit: StoreTransaction, desk: Desk, spec: Spec, within: str | None) -> None:
     """Stage what follows. within: the group whose member ends when this has ended."""
     if isinstance(spec, CallSpec):
-        if spec.topic is not None and within is not None:
-            raise ConfigurationError(
-                f"{spec.type} is run through a topic, and cannot be the end of a member of a group"
-            )
         hand_in(unit, spec, desk.job(spec, None, within), None)
     else:
         start_group(unit, desk, spec, None, within)
@@ -208,7 +242,10 @@ def start_group(unit: StoreTransaction, desk: Desk, spec: GroupSpec, due: int | 
     outer = None if within is None else (within, identity)
     progress = Progress(len(spec.members), then=spec.then, always=spec.always, outer=outer)
     unit.put(group_key(desk, identity), msgspec.json.encode(progress), expected=ABSENT)
-    unit.send([desk.job(member, due, identity) for member in spec.members])
+    unit.send([desk.job(member, due, identity) for member in spec.members if isinstance(member, CallSpec)])
+    for member in spec.members:
+        if isinstance(member, GroupSpec):
+            start_group(unit, desk, member, due, identity)
     return identity
 
 
@@ -223,13 +260,12 @@ def moment(clock: Clock, after: float | None, at: datetime | None) -> int | None
     if after is not None and at is not None:
         raise ConfigurationError("after= and at= are two ways to say when: give one of them")
     if at is not None:
+        if not isinstance(at, datetime):
+            raise ConfigurationError(f"at={at!r}: give a datetime with tzinfo, or after=seconds")
         if at.tzinfo is None:
             raise ConfigurationError(f"at={at.isoformat()}: which time zone? Give a datetime with tzinfo")
         return int(at.timestamp() * 1000)
-    assert after is not None
-    if not 0 <= after < 10**10:
-        raise ConfigurationError(f"after={after}: give seconds from 0 on")
-    return int((clock.now() + after) * 1000)
+    return int((clock.now() + check_seconds(after, "send", "after", zero=True)) * 1000)
 
 
 def check_priority(priority: int, what: str) -> int:

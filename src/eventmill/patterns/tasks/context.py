@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 
 from eventmill.core.errors import ConfigurationError
+from eventmill.core.failure import storable
 from eventmill.runtime.handler import Context
 
 
@@ -28,4 +30,7 @@ class TaskContext(Context):
         """
         if self._tell is None:
             raise ConfigurationError(f"task {self.group}: its progress has no place; declare it with keep=seconds")
-        self._tell(done, total, note)
+        for what, number in (("done", done), ("total", total)):
+            if number is not None and not (isinstance(number, int | float) and isfinite(number)):
+                raise ConfigurationError(f"task {self.group}: progress {what}={number!r}; give a number")
+        self._tell(float(done), None if total is None else float(total), storable(note))

@@ -18,6 +18,9 @@ from eventmill.core.reading import Pending
 from eventmill.patterns.tasks.attempts import Attempts
 from eventmill.patterns.tasks.call import Desk
 from eventmill.patterns.tasks.finale import Finale
+from eventmill.patterns.tasks.held import OF_QUEUE
+from eventmill.patterns.tasks.limit import MOST, Limit, decode_use, limit_key
+from eventmill.patterns.tasks.setting import Setting, decode_setting, setting_key
 from eventmill.runtime.interrupted import through
 from eventmill.runtime.worker import Worker
 
@@ -31,16 +34,6 @@ MANY = 1_000
 Cancelled = Literal["cancelled", "cancelling", "unknown", "dead"]
 
 
-class Setting(msgspec.Struct, omit_defaults=True):
-    """What was said of a queue; what was not is as it is declared."""
-
-    paused: bool = False
-    concurrency: int | None = None
-
-
-decode_setting = msgspec.json.Decoder(Setting).decode
-
-
 class Operator:
     """Pausing, scaling, cancelling, running now: from any process, with or without the App's own code."""
 
@@ -50,15 +43,12 @@ class Operator:
         self._finale = finale
         self._lease = lease
 
-    def _queue_key(self, queue: str) -> str:
-        return f"{self._desk.prefix}control/queue/{queue}"
-
     def cancel_key(self, identity: str) -> str:
         return f"{self._desk.prefix}control/cancel/{identity}"
 
     async def settings(self) -> Mapping[str, Setting]:
         """What was said of queues, by their names."""
-        prefix = self._queue_key("")
+        prefix = setting_key(self._desk.prefix, "")
         found = await self._store.documents(prefix, limit=MANY)
         return {each.key.removeprefix(prefix): decode_setting(each.data) for each in found}
 
@@ -77,7 +67,7 @@ class Operator:
         """Pause or resume a queue, or have each process run so many of its tasks at a time, within a second."""
         if concurrency is not None and concurrency < 1:
             raise ConfigurationError(f"queue {queue}: concurrency={concurrency}; give 1 or more, or pause the queue")
-        key = self._queue_key(queue)
+        key = setting_key(self._desk.prefix, queue)
         async with self._store.transaction() as tx:
             found = await tx.get(key)
             setting = Setting() if found is None else decode_setting(found.data)
@@ -85,6 +75,31 @@ class Operator:
             setting.concurrency = concurrency or setting.concurrency
             tx.put(key, msgspec.json.encode(setting), expected=None)
         return setting
+
+    async def limit(self, queue: str, place: str, limit: Limit | None) -> None:
+        """Change what a queue's limit allows over all processes, from this commit on; None: as it is declared.
+
+        What the limit does not name stays as declared. place: what the store calls the queue.
+        """
+        if limit is not None:
+            limit.check(f"queue {queue}", None)
+        key = setting_key(self._desk.prefix, queue)
+        lane = limit_key(self._desk.prefix, f"{OF_QUEUE}{queue}")
+        async with self._store.transaction() as tx:
+            used = await tx.get(lane)  # first, as whoever grants a beginning does
+            found = await tx.get(key)
+            setting = Setting() if found is None else decode_setting(found.data)
+            setting.limit = None if limit is None else limit.of(f"{OF_QUEUE}{queue}", None)
+            tx.put(key, msgspec.json.encode(setting), expected=None)
+            if used is None:
+                return
+            use = decode_use(used.data)
+            use.promised = 0  # by the former rate
+            tx.put(lane, msgspec.json.encode(use), expected=None)
+            # As many as may find room now; each looks for itself whether it does.
+            most = limit.concurrency if limit is not None and limit.concurrency is not None else MOST
+            for _ in range(most - len(use.running)):
+                tx.let_go(place, lane)
 
     async def cancel(self, identity: str, kept: Mapping[str, float | None]) -> Cancelled:
         """End a task that waits, or have the worker that runs it interrupt it. kept: what types keep results for how long.

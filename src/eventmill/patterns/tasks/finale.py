@@ -19,7 +19,8 @@ from eventmill.patterns.tasks.call import (
     group_key,
     start,
 )
-from eventmill.patterns.tasks.limit import CARRIED, Limits
+from eventmill.patterns.tasks.held import CARRIED
+from eventmill.patterns.tasks.limit import Limits
 from eventmill.patterns.tasks.results import Report, State, expire, keep
 from eventmill.patterns.tasks.unique import vacate
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import msgspec
 
 from eventmill.core.capabilities import Store, Transaction
+from eventmill.core.checks import FOREVER, check_number
 from eventmill.core.claims import Fence
 from eventmill.core.codec import write_json
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.job import Job
 from eventmill.patterns.tasks.call import Desk
+from eventmill.patterns.tasks.held import OF_QUEUE, Held, limits_of
 from eventmill.patterns.tasks.results import expire
+from eventmill.patterns.tasks.setting import decode_setting, setting_key
 from eventmill.runtime.interrupted import through
-
-CARRIED = "tasklimits"
-"""Extension of a limited call's message: its limits, as JSON."""
 
 MOST = 1_000
 """Beginnings that are remembered of one limit."""
+
+LONGEST = 400
+"""Characters of a key as it is; a longer one is hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,12 @@ class Limit:
         """Refuse what is no limit, or cannot be kept. arguments: those there are; None where there are none to name."""
         if self.concurrency is None and self.rate is None:
             raise ConfigurationError(f"{what}: a limit needs concurrency=, rate=(number, seconds), or both")
-        if self.concurrency is not None and not 1 <= self.concurrency <= MOST:
-            raise ConfigurationError(f"{what}: concurrency={self.concurrency}; give 1 to {MOST:,}")
-        if self.rate is not None and not (1 <= self.rate[0] <= MOST and self.rate[1] > 0):
+        if self.concurrency is not None:
+            check_number(self.concurrency, what, "concurrency", most=MOST)
+        if self.rate is not None and not _is_rate(self.rate):
             raise ConfigurationError(
-                f"{what}: rate={self.rate}; give (number, seconds) with a number from 1 to {MOST:,}; say 600 a minute as (10, 1)"
+                f"{what}: rate={self.rate!r}; give (number, seconds) with a number from 1 to {MOST:,} and at least 0.001 "
+                "seconds; say 600 a minute as (10, 1)"
             )
         for name in self.names:
             if arguments is None:
@@ -63,18 +68,24 @@ class Limit:
         """The limit as a call carries it. given: an object with its arguments as attributes."""
         key = name
         if self.names:
-            key = f"{name}/{write_json([getattr(given, argument) for argument in self.names]).decode()[:400]}"
+            values = write_json([getattr(given, argument) for argument in self.names]).decode()
+            key = f"{name}/{values if len(values) <= LONGEST else sha256(values.encode()).hexdigest()}"
         number, seconds = self.rate or (None, 0.0)
         return Held(key, self.concurrency, number, int(seconds * 1000))
 
 
-class Held(msgspec.Struct, omit_defaults=True, frozen=True):
-    """One limit that a call is under. per: milliseconds."""
+def _is_rate(given: object) -> bool:
+    match given:
+        case (int() as number, int() | float() as seconds):
+            return 1 <= number <= MOST and 0.001 <= seconds < FOREVER
+    return False
 
-    key: str
-    concurrency: int | None = None
-    number: int | None = None
-    per: int = 0
+
+def check_limit(given: object, what: str, arguments: Sequence[str] | None) -> None:
+    """Refuse what is no limit at all, or none that can be kept; see `Limit.check`."""
+    if not isinstance(given, Limit):
+        raise ConfigurationError(f"{what}: limit={given!r}; give Limit(concurrency=…) or Limit(rate=(number, seconds))")
+    given.check(what, arguments)
 
 
 class Use(msgspec.Struct, omit_defaults=True):
@@ -94,18 +105,12 @@ class Refused(msgspec.Struct):
     lane: str | None = None
 
 
-decode_held = msgspec.json.Decoder(list[Held]).decode
-_decode_use = msgspec.json.Decoder(Use).decode
+decode_use = msgspec.json.Decoder(Use).decode
 
 
-def carried(limits: Sequence[Held]) -> str | None:
-    return msgspec.json.encode(limits).decode() if limits else None
-
-
-def limits_of(job: Job) -> Sequence[Held]:
-    """The limits that a job is under."""
-    said = (job.message.extensions or {}).get(CARRIED)
-    return () if said is None else decode_held(said)
+def limit_key(prefix: str, key: str) -> str:
+    """Where it stands how far a limit is used, and the lane of those that wait for it."""
+    return f"{prefix}limit/{key}"
 
 
 class Limits:
@@ -116,7 +121,7 @@ class Limits:
         self._store = store
 
     def _key(self, held: Held) -> str:
-        return f"{self._desk.prefix}limit/{held.key}"
+        return limit_key(self._desk.prefix, held.key)
 
     async def begin(self, job: Job, fence: Fence, limits: Sequence[Held]) -> Refused | None:
         """Have a claimed job begin, or set it back without an attempt: until its time comes, or until another one ends."""
@@ -144,7 +149,11 @@ class Limits:
         uses: list[tuple[Held, Use]] = []
         for held in sorted(limits, key=lambda held: held.key):
             found = await unit.get(self._key(held))
-            use = Use() if found is None else _decode_use(found.data)
+            use = Use() if found is None else decode_use(found.data)
+            if held.key.startswith(OF_QUEUE):
+                # After its use, which keeps others out: so nobody is held by what is being changed just now.
+                said = await unit.get(setting_key(self._desk.prefix, held.key.removeprefix(OF_QUEUE)))
+                held = held if said is None else decode_setting(said.data).applied(held)
             uses.append((held, use))
             if held.concurrency is not None and name not in use.running and len(use.running) >= held.concurrency:
                 await self._drop_vanished(use)
@@ -184,7 +193,7 @@ class Limits:
             key = self._key(held)
             found = await unit.get(key)
             if found is not None:
-                use = _decode_use(found.data)
+                use = decode_use(found.data)
                 use.running.pop(job.message.id, None)
                 unused = not (use.running or use.begun)
                 unit.put(key, None if unused else msgspec.json.encode(use), expected=found.version)

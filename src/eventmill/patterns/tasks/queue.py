@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eventmill.core.checks import check_number
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.names import check_name
-from eventmill.patterns.tasks.limit import Limit
+from eventmill.patterns.tasks.limit import Limit, check_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,16 @@ class Queue:
 
     def __post_init__(self) -> None:
         check_name(self.name, "queue")
-        if self.concurrency < 1:
-            raise ConfigurationError(f"queue {self.name}: concurrency={self.concurrency}; give 1 or more")
+        check_number(self.concurrency, f"queue {self.name}", "concurrency")
         if self.limit is not None:
-            self.limit.check(f"queue {self.name}", None)
+            check_limit(self.limit, f"queue {self.name}", None)
+
+    def refuse_undeclared(self, limit: Limit) -> None:
+        """Raise ConfigurationError where the limit names a kind that is not declared: waiting calls do not carry it."""
+        declared = self.limit or Limit()
+        for kind in ("concurrency", "rate"):
+            if getattr(limit, kind) is not None and getattr(declared, kind) is None:
+                raise ConfigurationError(
+                    f"queue {self.name}: it declares no limit of {kind}, so none can be changed: "
+                    f"app.queue({self.name!r}, limit=Limit({kind}=…)) declares one"
+                )

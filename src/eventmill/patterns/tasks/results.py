@@ -70,8 +70,8 @@ def keep(unit: Transaction, desk: Desk, queue: str, report: Report, seconds: flo
 
 
 def expire(unit: Transaction, desk: Desk, queue: str, key: str, at: int) -> None:
-    """Stage the removal of a document, as a job of a queue."""
-    data = msgspec.Raw(write_json({"key": key}))
+    """Stage the removal of a document, as a job of a queue, the store's name for it; again, if need be, as one of the same."""
+    data = msgspec.Raw(write_json({"key": key, "queue": queue}))
     unit.send([desk.job(CallSpec(f"task.{EXPIRE}", queue, data, -MAX_PRIORITY), at, None)])
 
 

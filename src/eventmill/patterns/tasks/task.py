@@ -10,13 +10,15 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import msgspec
 
+from eventmill.core.checks import check_seconds
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.outcome import DeadLetter, Retry, Snooze
-from eventmill.core.retry import RetryPolicy
+from eventmill.core.retry import RetryPolicy, check_policy
 from eventmill.patterns.tasks.arguments import Arguments
 from eventmill.patterns.tasks.call import Call, CallSpec, Desk, check_priority
 from eventmill.patterns.tasks.context import TaskContext
-from eventmill.patterns.tasks.limit import Limit, carried
+from eventmill.patterns.tasks.held import OF_QUEUE, carried
+from eventmill.patterns.tasks.limit import Limit, check_limit
 from eventmill.patterns.tasks.unique import Unique
 
 P = ParamSpec("P")
@@ -46,12 +48,19 @@ class Task(Generic[P, R]):
         limit: Limit | None = None,
         queue_limit: Callable[[], Limit | None] = lambda: None,
     ) -> None:
+        where = f"task {name}"
+        check_policy(retry, where)
+        for what, seconds in (("timeout", timeout), ("keep", keep)):
+            if seconds is not None:
+                check_seconds(seconds, where, what)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigurationError(f"{where}: its function yields, so calling it runs nothing of it: let it return")
         self.function = function
         self.name = name
         self.queue = queue
         self.retry = retry
         self.timeout = timeout
-        self.priority = check_priority(priority, f"task {name}")
+        self.priority = check_priority(priority, where)
         self.unique = unique
         self.keep = keep
         self.topic = topic
@@ -64,7 +73,7 @@ class Task(Generic[P, R]):
         if unique is not None:
             unique.check(name, self.arguments.names)
         if limit is not None:
-            limit.check(f"task {name}", self.arguments.names)
+            check_limit(limit, where, self.arguments.names)
         self.limit = limit
         self._queue_limit = queue_limit
         self._desk = desk
@@ -99,7 +108,7 @@ class Task(Generic[P, R]):
         of_queue = self._queue_limit()
         if self.limit is None and of_queue is None:
             return None
-        limits = [] if of_queue is None else [of_queue.of(f"queue/{self.queue}", None)]
+        limits = [] if of_queue is None else [of_queue.of(f"{OF_QUEUE}{self.queue}", None)]
         if self.limit is not None:
             limits.append(self.limit.of(f"task/{self.name}", self.arguments.decode(data)))
         return carried(limits)
@@ -151,4 +160,6 @@ class Task(Generic[P, R]):
     def run_isolated(self, data: bytes, about: dict[str, Any], tell: Callable[[float, float | None, str], None]) -> Any:
         """Called in that process. about: what the context says."""
         context = TaskContext(**about, _tell=tell)
-        return self.bound(data, lambda _: context)()
+        result = self.bound(data, lambda _: context)()
+        self.refusal(result)
+        return result

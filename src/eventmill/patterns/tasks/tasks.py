@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +22,20 @@ from eventmill.core.names import check_name
 from eventmill.core.reading import Pending
 from eventmill.core.retry import RetryPolicy, exponential
 from eventmill.patterns.tasks.attempts import Attempts
-from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, moment
-from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator, Setting
+from eventmill.patterns.tasks.call import FIRE, GROUP, THEN, UNIQUE, Call, CallSpec, Group, check_call, moment
+from eventmill.patterns.tasks.control import Cancelled, Control, Controlled, Operator
 from eventmill.patterns.tasks.finale import Finale
-from eventmill.patterns.tasks.limit import CARRIED, Limit, Limits
+from eventmill.patterns.tasks.held import CARRIED
+from eventmill.patterns.tasks.limit import Limit, Limits
 from eventmill.patterns.tasks.queue import Queue
 from eventmill.patterns.tasks.results import EXPIRE, Report, decode_report, remove, result_key
 from eventmill.patterns.tasks.schedules import Schedules
+from eventmill.patterns.tasks.setting import Setting
+from eventmill.patterns.tasks.staff import Staff
 from eventmill.patterns.tasks.task import Task
 from eventmill.patterns.tasks.through_topic import consumer_of
 from eventmill.patterns.tasks.timing import Missed, Timing
-from eventmill.patterns.tasks.unique import Unique
+from eventmill.patterns.tasks.unique import Unique, unique_of
 from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.heartbeat import Heartbeat
 from eventmill.runtime.processes import Processes
@@ -88,6 +92,8 @@ class Tasks:
 
     def task(
         self,
+        bare: None = None,
+        /,
         *,
         name: str | None = None,
         queue: str = DEFAULT,
@@ -120,11 +126,14 @@ class Tasks:
         Raises ConfigurationError, saying what to change, for what cannot be kept.
         """
 
+        if bare is not None:
+            raise ConfigurationError("write @app.task(), with parentheses")
+
         def register(function: Callable[P, R]) -> Task[P, R]:
+            routine: bool = inspect.isroutine(function)
+            if not routine:
+                raise ConfigurationError(f"{function!r} is no function: a task is an `async def` or a `def`")
             called = check_name(name or function.__name__.strip("_"), "name")
-            for what, seconds in (("timeout", timeout), ("keep", keep)):
-                if seconds is not None and not seconds > 0:
-                    raise ConfigurationError(f"task {called}: {what}={seconds}; give seconds above 0")
             self.queues.setdefault(queue, Queue(queue))
             task = self._add(
                 function,
@@ -133,7 +142,7 @@ class Tasks:
                 retry=retry,
                 timeout=timeout,
                 priority=priority,
-                unique=_unique(unique),
+                unique=unique_of(unique),
                 keep=keep,
                 limit=limit,
                 queue_limit=lambda: self.queues[queue].limit,
@@ -148,6 +157,8 @@ class Tasks:
 
     def schedule(
         self,
+        bare: None = None,
+        /,
         *,
         cron: str | None = None,
         every: float | None = None,
@@ -164,6 +175,9 @@ class Tasks:
         fire, `skip` with none where the latest is over `tolerance` seconds ago, `all` with one for each.
         name: of the schedule, the task's by default. arguments: what the task is called with.
         """
+
+        if bare is not None:
+            raise ConfigurationError("write @app.schedule(cron=…) or @app.schedule(every=…), above @app.task()")
 
         def register(task: Task[P, R]) -> Task[P, R]:
             if not isinstance(task, Task):
@@ -213,8 +227,8 @@ class Tasks:
             reference=message.id,
         )
 
-    async def _expire(self, key: str, tx: Transaction) -> None:
-        await remove(key, tx, self, self.store_queue(DEFAULT))
+    async def _expire(self, key: str, tx: Transaction, queue: str = "") -> None:
+        await remove(key, tx, self, queue or self.store_queue(DEFAULT))
 
     # Sending
 
@@ -224,6 +238,7 @@ class Tasks:
         Inside a handler, a task, or `async with app.transaction()` it joins that transaction instead.
         after: seconds to wait first. at: a moment with its time zone.
         """
+        check_call(call)
         await self._opened()
         transaction = current.get()
         if transaction is not None and transaction.open and transaction.belongs_to(self._envelopes):
@@ -299,20 +314,37 @@ class Tasks:
     async def pause(self, queue: str = DEFAULT) -> None:
         """Let no more tasks of a queue begin, in any process, until it is resumed."""
         await self._opened()
-        await self._operator.set(queue, paused=True)
+        await self._operator.set(self._known(queue), paused=True)
 
     async def resume(self, queue: str = DEFAULT) -> None:
         """Go on with a queue that was paused."""
         await self._opened()
-        await self._operator.set(queue, paused=False)
+        await self._operator.set(self._known(queue), paused=False)
 
     async def scale(self, queue: str = DEFAULT, *, concurrency: int) -> None:
         """Have each process run so many tasks of a queue at a time, whatever is declared."""
         await self._opened()
-        await self._operator.set(queue, concurrency=concurrency)
+        await self._operator.set(self._known(queue), concurrency=concurrency)
+
+    def _known(self, queue: str) -> str:
+        """The queue, where it is one of those declared here; an operator's program that declares none may name any."""
+        if self.queues and queue not in self.queues:
+            raise ConfigurationError(f"there is no queue {queue!r}; there are: {', '.join(sorted(self.queues))}")
+        return queue
+
+    async def limit(self, queue: str, limit: Limit | None) -> None:
+        """Change a queue's limit over all processes while they run, at once; None: as it is declared.
+
+        What it does not name stays. Raises ConfigurationError for a kind of limit that the queue does not declare:
+        calls carry what is declared. What was told a moment by a rate comes at that moment.
+        """
+        await self._opened()
+        if limit is not None and self._known(queue) in self.queues:
+            self.queues[queue].refuse_undeclared(limit)
+        await self._operator.limit(queue, self.store_queue(queue), limit)
 
     def _used(self) -> Collection[str]:
-        return {task.queue for task in self.by_type.values()}
+        return self.queues.keys() & {task.queue for task in self.by_type.values()}
 
     def _kept(self) -> dict[str, float | None]:
         return {task.type: task.keep for task in self.by_type.values()}
@@ -357,40 +389,3 @@ class Tasks:
         )
         worker.paused = True  # until it is known what operators have said
         return Controlled(queue.name, queue.concurrency, worker, attempts)
-
-
-class Staff:
-    """The workers of one process, and what goes on beside them."""
-
-    def __init__(
-        self, controlled: Sequence[Controlled], control: Control, schedules: Schedules | None, processes: Processes
-    ) -> None:
-        self.workers: list[Worker] = [each.worker for each in controlled]
-        self._control = control
-        self._schedules = schedules
-        self._processes = processes
-        self._beside: list[asyncio.Task[None]] = []
-
-    def begin(self) -> None:
-        """Begin to look at what operators say, and to fire schedules."""
-        if self.workers:
-            self._beside.append(asyncio.create_task(self._control.run(), name="control of tasks"))
-        if self._schedules is not None:
-            self._beside.append(asyncio.create_task(self._schedules.run(), name="schedules"))
-
-    async def end(self) -> None:
-        """End what is not a worker."""
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
-        await self._processes.close()
-
-
-def _unique(given: Unique | bool | str | Sequence[str] | None) -> Unique | None:
-    if given is None or given is False:
-        return None
-    if given is True:
-        return Unique()
-    if isinstance(given, Unique):
-        return given
-    return Unique((given,) if isinstance(given, str) else tuple(given))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import copy_context
 from typing import Any
 
 from eventmill.core.errors import ConfigurationError
@@ -18,6 +17,7 @@ from eventmill.runtime.consumer import Consumer
 from eventmill.runtime.delivery import Delivery
 from eventmill.runtime.handler import Context
 from eventmill.runtime.stages import Stages
+from eventmill.runtime.thread import in_thread
 from eventmill.runtime.transaction import SyncTransaction, Transaction
 
 
@@ -59,7 +59,7 @@ class TaskHandling:
             given["@sync"] = SyncTransaction(transaction, asyncio.get_running_loop())
         called = task.bound(message.data, given.__getitem__)
         if task.sync:
-            result = await asyncio.get_running_loop().run_in_executor(None, copy_context().run, called)
+            result = await in_thread(None, called)
         else:
             result = await called()
         outcome = task.refusal(result)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from eventmill.core.checks import check_seconds
 from eventmill.core.errors import ConfigurationError
 
 Missed = Literal["once", "skip", "all"]
@@ -36,12 +37,13 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
         where = f"schedule {name}"
         if (self.cron is None) == (self.every is None):
             raise ConfigurationError(f'{where}: say when: cron="0 3 * * *" or every=seconds, one of them')
-        if self.every is not None and not 0.1 <= self.every < 10**9:
+        if self.every is not None and not 0.1 <= check_seconds(self.every, where, "every") < 10**9:
             raise ConfigurationError(f"{where}: every={self.every}; give seconds, 0.1 or more")
+        if self.cron is not None and not isinstance(self.cron, str):
+            raise ConfigurationError(f'{where}: cron={self.cron!r}; give an expression such as "0 3 * * *"')
         if self.missed not in ("once", "skip", "all"):
             raise ConfigurationError(f"{where}: missed={self.missed!r}; choose 'once', 'skip' or 'all'")
-        if not self.tolerance >= 0:
-            raise ConfigurationError(f"{where}: tolerance={self.tolerance}; give seconds, 0 or more")
+        check_seconds(self.tolerance, where, "tolerance", zero=True)
         try:
             zone = ZoneInfo(self.tz)
         except Exception as error:

@@ -20,12 +20,12 @@ LONGEST = 120
 class Unique:
     """Which calls of a task count as the same, and until when.
 
-    by: names of arguments; None for all of them. until: the place is free again when the call is `done` (or dead, or
+    by: names of arguments, or of one; None for all of them. until: the place is free again when the call is `done` (or dead, or
     cancelled), or as soon as it has `begun`, so that one more may wait while it runs.
     repeat: what becomes of a second call: the `existing` one stands for it, or it is refused with DuplicateTaskError.
     """
 
-    by: Sequence[str] | None = None
+    by: str | Sequence[str] | None = None
     until: Literal["done", "begun"] = "done"
     repeat: Literal["existing", "refuse"] = "existing"
 
@@ -35,16 +35,21 @@ class Unique:
             raise ConfigurationError(f"task {name}: until={self.until!r}; choose 'done' or 'begun'")
         if self.repeat not in ("existing", "refuse"):
             raise ConfigurationError(f"task {name}: repeat={self.repeat!r}; choose 'existing' or 'refuse'")
-        for argument in self.by or ():
+        for argument in self.names or ():
             if argument not in arguments:
                 there = ", ".join(arguments) or "none"
                 raise ConfigurationError(
                     f"task {name}: unique by {argument!r}, which is no argument; there are: {there}"
                 )
 
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The arguments it goes by; None for all."""
+        return (self.by,) if isinstance(self.by, str) else self.by
+
     def key(self, name: str, arguments: Sequence[str], given: object) -> str:
         """The place of a call. given: an object with its arguments as attributes."""
-        values = [getattr(given, argument) for argument in self.by or arguments]
+        values = [getattr(given, argument) for argument in self.names or arguments]
         text = write_json(values).decode()
         if len(text) > LONGEST or "/" in text:
             text = sha256(text.encode()).hexdigest()
@@ -77,3 +82,16 @@ async def vacate(unit: Transaction, prefix: str, key: str, identity: str) -> Non
     found = await unit.get(place)
     if found is not None and found.data.decode() == identity:
         unit.put(place, None, expected=found.version)
+
+
+def unique_of(given: Unique | bool | str | Sequence[str] | None) -> Unique | None:
+    """What `unique=` of a task means."""
+    if given is None or given is False:
+        return None
+    if given is True:
+        return Unique()
+    if isinstance(given, Unique):
+        return given
+    if not isinstance(given, str | list | tuple):
+        raise ConfigurationError(f"unique={given!r}; give True, names of arguments, or Unique(…)")
+    return Unique(given)

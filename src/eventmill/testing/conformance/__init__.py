@@ -14,7 +14,7 @@ import pytest
 
 # A failing case then shows the values it compared, as it would in a test file.
 _PARTS = (
-    "apps claiming documents failing groups jobs limiting log looking members publisher samples scheduling stream stream_reads"
+    "apps claiming documents failing groups jobs limiting log looking members mishaps publisher samples scheduling stream stream_reads"
     " streams subscriber suite tags taskflow tasks trimming units"
 )
 pytest.register_assert_rewrite(*(f"eventmill.testing.conformance.{part}" for part in _PARTS.split()))

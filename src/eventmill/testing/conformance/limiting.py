@@ -107,6 +107,71 @@ class LimitCases(TasksOnStage):
             assert list(await one.store.documents("tasks/conformance/limit/")) == []
 
     @case()
+    async def test_a_queue_s_limit_is_changed_while_it_runs(self, stage: Stage[Any]) -> None:
+        begun: list[int] = []
+        ended: list[int] = []
+        going = asyncio.Event()
+        async with self.opened(stage) as app:
+            app.tasks.queue("narrow", limit=Limit(concurrency=1))
+
+            @app.task(queue="narrow")
+            async def work(number: int) -> None:
+                begun.append(number)
+                await going.wait()
+                ended.append(number)
+
+            async def run(most: int, *, waiters: int) -> None:
+                async def so() -> bool:
+                    held = await app.store.jobs(app.tasks.store_queue("narrow"), state="parked")
+                    return len(begun) >= most and len(held) >= waiters
+
+                await waiting(so)
+                assert len(begun) == most
+
+            await app.open()
+            async with app.transaction() as tx:
+                for number in range(8):
+                    tx.send(work.job(number))
+            async with running(app):
+                await run(1, waiters=7)
+                await app.tasks.limit("narrow", Limit(concurrency=4))
+                await run(4, waiters=4)
+                await app.tasks.limit("narrow", Limit(concurrency=2))
+                await app.tasks.limit("narrow", Limit(concurrency=5))
+                await run(5, waiters=3)
+                await app.tasks.limit("narrow", None)
+                await app.send(work.job(8))
+                await run(5, waiters=4)
+                going.set()
+                await waiting(lambda: none_left(app))
+            assert sorted(ended) == list(range(9))
+            with refused(ConfigurationError) as undeclared:
+                await app.tasks.limit("narrow", Limit(rate=(1, 1.0)))
+            assert "no limit of rate" in str(undeclared.error)
+            with refused(ConfigurationError) as argument:
+                await app.tasks.limit("narrow", Limit(concurrency=1, by="number"))
+            assert "names an argument" in str(argument.error)
+
+    @case()
+    async def test_a_rate_is_changed_while_it_runs(self, stage: Stage[Any]) -> None:
+        async with self.opened(stage) as app:
+            app.tasks.queue("slow", limit=Limit(rate=(1, 3_600.0)))
+            done: list[int] = []
+
+            @app.task(queue="slow")
+            async def work(number: int) -> None:
+                done.append(number)
+
+            await app.open()
+            await app.tasks.limit("slow", Limit(rate=(20, 0.001)))
+            async with app.transaction() as tx:
+                for number in range(20):
+                    tx.send(work.job(number))
+            async with running(app):
+                await waiting(lambda: asyncio.sleep(0, len(done) >= 20))
+            assert sorted(done) == list(range(20))
+
+    @case()
     async def test_a_rate_is_kept_in_every_stretch(self, stage: Stage[Any]) -> None:
         loop = asyncio.get_running_loop()
         begun: list[float] = []

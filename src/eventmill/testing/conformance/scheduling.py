@@ -16,6 +16,7 @@ from eventmill.patterns.tasks.timing import Timing
 from eventmill.runtime.transaction import Transaction
 from eventmill.testing.conformance.apps import INSERT, effects, running, waiting
 from eventmill.testing.conformance.limiting import LimitCases
+from eventmill.testing.conformance.mishaps import TaskMishapCases
 from eventmill.testing.conformance.suite import Stage, case, refused
 from eventmill.testing.conformance.taskflow import TaskFlowCases
 from eventmill.testing.conformance.tasks import TaskCases, TasksOnStage
@@ -159,5 +160,5 @@ async def registered(app: App) -> bool:
     return bool(await app.tasks.schedules.list())
 
 
-class TaskConformance(TaskCases, TaskFlowCases, ScheduleCases, LimitCases):
+class TaskConformance(TaskCases, TaskFlowCases, TaskMishapCases, ScheduleCases, LimitCases):
     """Tasks, their limits, and schedules. Bind it to a store; a binding defines `app`."""
