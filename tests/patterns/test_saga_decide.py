@@ -199,7 +199,13 @@ class SagaLife(RuleBasedStateMachine):
         halted = self.instance.halted
         assert halted is not None
         backward = self.instance.backward
-        operate(self.shape, self.instance, action, self.now, by="ada", why="so", outcome=outcome)
+        before = encode(self.instance)
+        try:
+            operate(self.shape, self.instance, action, self.now, by="ada", why="so", outcome=outcome)
+        except ConfigurationError:
+            assert (action, outcome) == ("resolve", "failed")
+            assert encode(self.instance) == before, "what is refused changes nothing"
+            return
         assert self.instance.state is not State.NEEDS_ATTENTION
         if action != "retry":
             self.by_hand.add(halted)
