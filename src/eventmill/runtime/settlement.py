@@ -17,12 +17,11 @@ from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
 from eventmill.core.errors import (
     BackendError,
+    ConflictError,
     DecodeError,
     DuplicateError,
     LeaseLostError,
-    TagConflictError,
     UnitInterruptedError,
-    WrongExpectedVersionError,
 )
 from eventmill.core.failure import storable, told, trace_of
 from eventmill.core.job import Job, JobError
@@ -39,7 +38,7 @@ log = logging.getLogger("eventmill")
 TRACE_BYTES = 8_000
 
 CONFLICTS = (0.002, 0.01, 0.05, 0.2)
-"""Seconds before a handler that lost a race for a stream is called again. Only after the last of these has it failed."""
+"""Seconds before a handler that lost a race for a stream or a document is called again. After the last of these it has failed."""
 
 Durable = asyncio.Future[object]
 Settled = Callable[[Sequence[Delivery], Durable], None]
@@ -140,7 +139,7 @@ class Settlement:
         except (LeaseLostError, BackendError, UnitInterruptedError, KeyboardInterrupt):
             await unit.discard()
             raise
-        except (WrongExpectedVersionError, TagConflictError) as raised:
+        except ConflictError as raised:
             await unit.discard()
             if conflicts < len(CONFLICTS):
                 await self._clock.sleep(CONFLICTS[conflicts] * (0.5 + self._rng.random()))

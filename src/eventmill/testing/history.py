@@ -35,6 +35,7 @@ def history_test(
     refuses: type[Exception] | tuple[type[Exception], ...] = (),
     max_calls: int = 20,
     registry: Registry = REGISTRY,
+    settings: hypothesis.settings | None = None,
 ) -> Callable[[], None]:
     """A test function for pytest: `test_order_history = history_test(Order, [call(Order.pay, st.integers())], refuses=Refused)`.
 
@@ -45,11 +46,17 @@ def history_test(
     * after each command, the state it worked on is the fold of all facts so far, from the first one on;
     * a command that refused has left no trace; deciding twice on the same past decides the same;
     * a snapshot at any version, written as JSON and read again, with the later facts folded onto it, gives the same state.
+
+    settings: those of hypothesis; without any, the profile in force, but never a failure because the machine is slow.
     """
     if not calls:
         raise ConfigurationError("calls is empty: give at least one call(…)")
     entity = entity_of(kind, registry)
 
+    if settings is None:
+        settings = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+
+    @settings
     @hypothesis.given(st.lists(st.one_of(*calls), max_size=max_calls))
     def test(sequence: list[tuple[Any, ...]]) -> None:
         check_history(entity, sequence, refuses=refuses, registry=registry)
