@@ -30,8 +30,8 @@ async def tables(tx: Transaction) -> None:
 @app.on(*crm.classes.values(), group="customer.entered")
 async def entered(change: Change, tx: Transaction, message: Message) -> None:
     """Say what is new in the administration in the words of the shop, once: a row of the snapshot may have been told as an
-    insert, too, and what was deleted may be entered again."""
-    if change.op in ("insert", "snapshot") and change.after is not None:
+    insert, too, or, when it changed while it was copied, as an update only; and what was deleted may be entered again."""
+    if change.after is not None:
         what = change.table.rpartition(".")[2]
         new = await tx.execute(
             "INSERT INTO entries (customer, what) VALUES (?, ?) ON CONFLICT DO NOTHING",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from eventmill import App
 from eventmill.backends.connect import as_log
@@ -66,8 +66,8 @@ async def left() -> dict[str, int]:
                 for number in range(count)
             }
             pending = await source.backlog(group.name, {**beginnings, **group.cursors}, group.types)
-            # The jobs of a checkout and of an aggregator are timers; whether a checkout has ended is asked of itself.
-            waiting = pending.messages + (0 if name in (CHECKOUT, REGISTRATION) else group.retrying)
+            # Some of the jobs of a checkout are timers; whether it has ended is asked of itself.
+            waiting = pending.messages + (await _retried(CHECKOUT_TYPES) if name == CHECKOUT else group.retrying)
             if waiting:
                 found[label] = waiting
     for view in map(orders_view.app.view, VIEWS):
@@ -86,6 +86,12 @@ async def left() -> dict[str, int]:
         # A queue does not count what its readers have in their hands.
         return await _unhandled()
     return found
+
+
+async def _retried(kinds: Sequence[str]) -> int:
+    """How many events a checkout has yet to hear again, up to MANY."""
+    found = await order.app.store.jobs(CHECKOUT, limit=MANY)
+    return sum(job.state != "dead" and job.message.type in kinds for job in found)
 
 
 async def _last_change_seen() -> bool:
