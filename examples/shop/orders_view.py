@@ -3,8 +3,8 @@
 `customer-orders` is what a customer's pages would show: invoices joined with what the old customer administration knows of
 their customers, with the ledgers beneath. `product-sales` is what a buyer would look at. Events of orders and captured
 changes of customers reach them in no common order, so every step adds up, and the joined columns are taken from whatever
-is there. Whenever their code
-changes they are built anew beside what readers see: `eventmill projections rebuild shop.orders_view:app customer-orders`.
+is there. Whenever their code changes they are built anew beside what readers see:
+`eventmill projections rebuild shop.orders_view:app customer-orders`.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class CustomerOrders:
 
         Those who change the copies wait, and are waited for: a new invoice takes what they have written, or they find it.
         """
-        await copies.apply([], tx)
+        await copies.hold(tx)
         await tx.executemany(
             "INSERT INTO {invoices} (invoice, customer, " + column + ", lines, " + ", ".join(JOINED) + ")"  # noqa: S608
             " VALUES (?, ?, ?, ?, " + ", ".join(JOINED.values()) + ")"

@@ -19,6 +19,7 @@ import pytest
 from forge import LEASE, TICK
 
 import eventmill
+from stopping import freeze
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -76,20 +77,6 @@ class Forge:
     def said(self) -> str:
         return (self.place / "output.txt").read_text(errors="replace")[-6000:]
 
-    def freeze(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGSTOP at a moment at which it does not hold the file's write lock: it would stop everybody."""
-        while True:
-            process.send_signal(signal.SIGSTOP)
-            with contextlib.closing(sqlite3.connect(self.place / "forge.db", timeout=0.5)) as connection:
-                connection.execute("PRAGMA wal_autocheckpoint = 0")
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError:
-                    process.send_signal(signal.SIGCONT)
-                    continue
-                connection.rollback()
-                return
-
     def end(self) -> None:
         running = [process for process in self.processes if process.poll() is None]
         for process in running:
@@ -139,7 +126,7 @@ def test_a_worker_paused_past_its_lease_changes_nothing_when_it_wakes(forge: For
     forge.give(range(3), "slow", 1.0)
     paused = forge.start()
     forge.until(lambda: len(forge.begun()) == 3, "the first worker has begun")
-    forge.freeze(paused)
+    freeze(paused, forge.place / "forge.db")
     assert forge.done() == []
     forge.start()
     forge.until(lambda: len(forge.done()) == 3, "another one has done it")

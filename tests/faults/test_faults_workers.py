@@ -14,6 +14,8 @@ import pytest
 from mill import LEASE, Task
 from workers import Mill
 
+from stopping import freeze
+
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -44,11 +46,11 @@ def test_a_worker_paused_past_its_lease_changes_nothing_when_it_wakes(mill: Mill
     mill.give(*tasks(1, range(6), "pause"))
     paused = mill.start()
     mill.until(mill.begun, "the first worker has begun")
-    mill.freeze(paused)
+    freeze(paused, mill.file)
     while mill.query("SELECT 1 FROM done WHERE number = ?", mill.begun()[-1]):  # caught between two tasks
         paused.send_signal(signal.SIGCONT)
         time.sleep(0.05)
-        mill.freeze(paused)
+        freeze(paused, mill.file)
     (in_hand,) = mill.begun()[-1:]
     mill.start()
     mill.until_done()

@@ -106,20 +106,6 @@ class Mill:
                 worker.kill()
             worker.wait()
 
-    def freeze(self, worker: subprocess.Popen[bytes]) -> None:
-        """SIGSTOP at a moment at which the worker does not hold the file's write lock: it would stop everybody."""
-        while True:
-            worker.send_signal(signal.SIGSTOP)
-            with contextlib.closing(sqlite3.connect(self.file, timeout=0.5)) as connection:
-                connection.execute("PRAGMA wal_autocheckpoint = 0")
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError:
-                    worker.send_signal(signal.SIGCONT)
-                    continue
-                connection.rollback()
-                return
-
     def verify(self, *, without: Sequence[tuple[str, int]] = ()) -> None:
         """Every task given was done once and in order of its lane, with one message for it; the file is sound."""
         wanted = {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import feeding
@@ -19,6 +18,7 @@ from life import some_events
 
 import eventmill
 from eventmill import BehindError, BlockedError, SyncApp
+from stopping import freeze
 
 PATH = os.pathsep.join([str(Path(eventmill.__file__).parents[1]), str(Path(__file__).parent)])
 
@@ -31,23 +31,6 @@ def worker(*urls: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
-
-
-def freeze(process: subprocess.Popen[bytes], url: str) -> None:
-    """SIGSTOP; on SQLite at a moment at which the process does not hold the file's write lock: it would stop everybody."""
-    while True:
-        process.send_signal(signal.SIGSTOP)
-        if not url.startswith("sqlite"):
-            return
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.5)) as connection:
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                process.send_signal(signal.SIGCONT)
-                continue
-            connection.rollback()
-            return
 
 
 async def _read_your_writes(url: str) -> None:
@@ -86,7 +69,7 @@ async def _paused_past_its_lease(url: str) -> None:
         with worker(url) as paused:
             await view.at_least(await app.publish(*events[:100]), timeout=30)
             await app.publish(*events[100:300])
-            freeze(paused, url)
+            freeze(paused, url.removeprefix("sqlite:///") if url.startswith("sqlite") else None)
             async with running(app):
                 await view.at_least(await app.publish(*events[300:]), timeout=40)
                 assert await rows(app) == folded(events)

@@ -43,7 +43,7 @@ class Clerk:
     def open(self) -> None:
         """Enter those who were there before."""
         for customer in HOUSE:
-            self._save([*self._entries(customer)])
+            self._save(self._entries(customer))
 
     def meet(self, events: Iterable[Intake]) -> None:
         for event in events:

@@ -6,12 +6,15 @@ from ..wiring import CHOREOGRAPHED, CRM, LEGACY_TABLES
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "payment.refund": ("order.returned",),
+    "payment.void": ("payment.void",),
     "stock.restock": ("order.returned",),
     "stock.adjust": ("order.adjusted",),
     "stock.ship": ("shipping.shipped",),
     "customer.entered": tuple(f"{CRM}.{table}" for table in LEGACY_TABLES.values()),
     "order.dispatched": ("shipping.shipped",),
 }
+"""Consumer group to event types. Besides, every service's relay must publish all of its log."""
+
 if CHOREOGRAPHED:
     SUBSCRIPTIONS |= {
         "payment.charge": ("order.placed",),
@@ -20,17 +23,14 @@ if CHOREOGRAPHED:
         "shipping.paid": ("payment.captured",),
         "shipping.reserved": ("stock.reserved",),
         "order.cancelled": ("stock.released",),
-        "payment.void": ("payment.void",),
     }
 else:
     SUBSCRIPTIONS |= {
         "payment.charge": ("payment.charge",),
-        "payment.void": ("payment.void",),
         "stock.reserve": ("stock.reserve",),
         "stock.release": ("stock.release",),
         "shipping.ship": ("shipping.ship",),
     }
-"""Consumer group to event types. Besides, every service's relay must publish all of its log."""
 
 CHECKOUT = "order.checkout"
 """The group of the saga, or of what listens to the choreography."""

@@ -130,17 +130,17 @@ async def _views(fold: Fold) -> int:
         for key, remaining in fold.progress.items()
     )
     return (
-        await _differences("entries", "invoice, chunk, kind, line, customer, product, quantity, amount", fold.entries)
-        + await _differences("invoices", "invoice, customer, " + ", ".join(columns), invoices)
-        + await _differences("progress", "invoice, dispatched, cancelled, remaining", progress)
-        + await _differences("shipped", "invoice, chunk", fold.shipped)
-        + await _differences("accounts", "customer, city", fold.accounts)
-        + await _differences("rejected", "line, reason, malformed", fold.rejected)
-        + await _differences("product_sales", "product, sold, returned, revenue", sales)
+        await differences("entries", "invoice, chunk, kind, line, customer, product, quantity, amount", fold.entries)
+        + await differences("invoices", "invoice, customer, " + ", ".join(columns), invoices)
+        + await differences("progress", "invoice, dispatched, cancelled, remaining", progress)
+        + await differences("shipped", "invoice, chunk", fold.shipped)
+        + await differences("accounts", "customer, city", fold.accounts)
+        + await differences("rejected", "line, reason, malformed", fold.rejected)
+        + await differences("product_sales", "product, sold, returned, revenue", sales)
     )  # fmt: skip
 
 
-async def _differences(table: str, columns: str, expected: Counter[Any]) -> int:
+async def differences(table: str, columns: str, expected: Counter[Any]) -> int:
     """Rows that only one of the two has, counted as often as they are there."""
     async with orders_view.app.transaction() as tx:
         found: Counter[Any] = Counter(await tx.execute(f"SELECT {columns} FROM {table}"))  # noqa: S608 - names from above

@@ -6,14 +6,15 @@ from collections import Counter
 
 from sqlalchemy import Engine, select
 
-from .. import legacy, orders_view
-from .fold import Fold
+from .. import legacy
+from .fold import Fold, differences
 
-Joined = tuple[object, ...]
+Customers = dict[str, tuple[str | None, str | None, str | None]]
+"""Name, terms and city, by customer."""
 
 
-def customers(database: Engine) -> dict[str, tuple[str | None, str | None, str | None]]:
-    """Name, terms and city of everybody the administration knows."""
+def customers(database: Engine) -> Customers:
+    """Everybody the administration knows."""
     query = (
         select(legacy.contact.c.customer, legacy.contact.c.name, legacy.account.c.terms, legacy.address.c.city)
         .join(legacy.account, legacy.account.c.customer == legacy.contact.c.customer, isouter=True)
@@ -23,13 +24,10 @@ def customers(database: Engine) -> dict[str, tuple[str | None, str | None, str |
         return {row[0]: (row[1], row[2], row[3]) for row in connection.execute(query)}
 
 
-async def mismatches(fold: Fold, known: dict[str, tuple[str | None, str | None, str | None]]) -> int:
+async def mismatches(fold: Fold, known: Customers) -> int:
     """How many rows of the view differ from the join, missing and surplus ones included."""
-    expected: Counter[Joined] = Counter(
+    expected = Counter(
         (invoice, customer, row["ordered"], row["returned"], *known.get(customer, (None, None, None)))
         for (invoice, customer), row in fold.invoices.items()
     )
-    async with orders_view.app.transaction() as tx:
-        rows = await tx.execute("SELECT invoice, customer, ordered, returned, name, terms, city FROM invoices")
-    found: Counter[Joined] = Counter(map(tuple, rows))
-    return (expected - found).total() + (found - expected).total()
+    return await differences("invoices", "invoice, customer, ordered, returned, name, terms, city", expected)

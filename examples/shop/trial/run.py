@@ -229,7 +229,7 @@ async def _judge(
     fed: Fed,
     rest: dict[str, int],
     seconds: float,
-    known: dict[str, tuple[str | None, str | None, str | None]],
+    known: joined.Customers,
 ) -> dict[str, object]:
     with closing(Desk(FOLDER / "desk.db")) as desk:
         await desk.collect()

@@ -238,9 +238,8 @@ SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic
     priority, reference
 FROM {schema}.eventmill_jobs WHERE reference = $1
 
--- name: due
--- The priorities on which jobs wait, and when the first of each is due: from level to level in the index, past
--- whatever waits on each.
+-- part: levels
+-- The priorities on which jobs wait: from level to level in the index, past whatever waits on each.
 WITH RECURSIVE levels (level) AS (
     (SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' ORDER BY priority DESC LIMIT 1)
     UNION ALL
@@ -249,20 +248,17 @@ WITH RECURSIVE levels (level) AS (
         ORDER BY priority DESC LIMIT 1
     ) AS n
 )
+
+-- name: due
+-- When the first of each level is due.
+{levels}
 SELECT level, f.due FROM levels, LATERAL (
     SELECT due FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND priority = level
     ORDER BY due LIMIT 1
 ) AS f
 
 -- name: overdue
-WITH RECURSIVE levels (level) AS (
-    (SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' ORDER BY priority DESC LIMIT 1)
-    UNION ALL
-    SELECT n.priority FROM levels AS l, LATERAL (
-        SELECT priority FROM {schema}.eventmill_jobs WHERE queue = $1 AND state = 'due' AND priority < l.level
-        ORDER BY priority DESC LIMIT 1
-    ) AS n
-)
+{levels}
 SELECT count(*), min(j.due) FROM levels JOIN {schema}.eventmill_jobs AS j
 ON j.queue = $1 AND j.state = 'due' AND j.priority = level AND j.due <= $2
 

@@ -226,14 +226,17 @@ UPDATE eventmill_jobs SET lane = CASE WHEN state = 'parked' THEN NULL ELSE lane 
 WHERE id IN (SELECT value FROM json_each(?3))
 RETURNING id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic, partition, position, errors, message, priority, reference
 
--- name: priorities
--- From level to level in the index, past whatever waits on each.
+-- part: levels
+-- The priorities on which jobs wait: from level to level in the index, past whatever waits on each.
 WITH RECURSIVE levels (level) AS (
     SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
     UNION ALL
     SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
     FROM levels WHERE level IS NOT NULL
 )
+
+-- name: priorities
+{levels}
 SELECT level FROM levels WHERE level IS NOT NULL
 
 -- name: claimable
@@ -248,21 +251,11 @@ SELECT id, queue, lane, state, due, attempts, token, crashed, recorded_at, topic
 FROM eventmill_jobs WHERE reference = ?
 
 -- name: next_due
-WITH RECURSIVE levels (level) AS (
-    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
-    UNION ALL
-    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
-    FROM levels WHERE level IS NOT NULL
-)
+{levels}
 SELECT min((SELECT min(due) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority = level)) FROM levels
 
 -- name: overdue
-WITH RECURSIVE levels (level) AS (
-    SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due'
-    UNION ALL
-    SELECT (SELECT max(priority) FROM eventmill_jobs WHERE queue = ?1 AND state = 'due' AND priority < level)
-    FROM levels WHERE level IS NOT NULL
-)
+{levels}
 SELECT count(*), min(j.due) FROM levels CROSS JOIN eventmill_jobs AS j
 ON j.queue = ?1 AND j.state = 'due' AND j.priority = level AND j.due <= ?2
 

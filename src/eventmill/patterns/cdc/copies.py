@@ -83,7 +83,7 @@ class Copies:
 
     async def apply(self, changes: Sequence[object], tx: Transaction) -> Touched:
         """Bring the copies up to date; returns what was touched. Other events than changes are passed over."""
-        floors = await self._enter(tx)
+        floors = await self.hold(tx)
         touched = Touched()
         pending: dict[tuple[str, tuple[Any, ...]], tuple[Change, dict[str, Any] | None]] = {}
         for change in changes:
@@ -106,8 +106,12 @@ class Copies:
         await self._flush(pending, tx)
         return touched
 
-    async def _enter(self, tx: Transaction) -> dict[str, tuple[int, int]]:
-        """Wait for whoever else applies changes, and read the floors: places before which a table's rows were ended."""
+    async def hold(self, tx: Transaction) -> dict[str, tuple[int, int]]:
+        """Wait for whoever else applies changes, and keep others from it until this transaction ends: what is read of the
+        copies then stays true. `apply` does it by itself.
+
+        Returns the floors: places before which a table's rows were ended by a truncate.
+        """
         floors = f"{{{self._prefix}_floors}}"
         await tx.execute(
             f"INSERT INTO {floors} (tab, position, number) VALUES (?, 0, 0) ON CONFLICT (tab) DO UPDATE SET position = 0",  # noqa: S608

@@ -109,6 +109,7 @@ class Saga:
             raise ConfigurationError(f"saga {self.name!r}: write @saga.step(), with parentheses")
         done = _types(done_on, self.registry)
         failing, unsure = _types(failed_on, self.registry), _types(unknown_on, self.registry)
+        answers = (*done, *failing, *unsure)
 
         def register(function: F) -> F:
             label = name or function.__name__
@@ -126,7 +127,7 @@ class Saga:
                 )
             if parallel is not None and not isinstance(parallel, str):
                 raise ConfigurationError(f"{where}: parallel={parallel!r}; give the same label to steps side by side")
-            for each in (*done, *failing):
+            for each in answers:
                 if each is self.starts_on:
                     raise ConfigurationError(f"{where}: {each.name} starts the saga, and cannot answer a step of it")
             if deadline is not None and not done:
@@ -163,7 +164,7 @@ class Saga:
                 on_locked=on_locked,
                 lock_timeout=lock_timeout,
             )
-            for each in (*done, *failing, *unsure):
+            for each in answers:
                 each.refuse_personal(f"saga {self.name!r}")
                 self.key_of(each, None)
                 self.answers[each.name] = each

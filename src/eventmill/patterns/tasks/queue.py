@@ -31,5 +31,5 @@ class Queue:
             if getattr(limit, kind) is not None and getattr(declared, kind) is None:
                 raise ConfigurationError(
                     f"queue {self.name}: it declares no limit of {kind}, so none can be changed: "
-                    f"app.queue({self.name!r}, limit=Limit({kind}=…)) declares one"
+                    f"app.tasks.queue({self.name!r}, limit=Limit({kind}=…)) declares one"
                 )

@@ -181,22 +181,21 @@ class Slot:
     async def check(self, position: int, shapes: Collection[Shape]) -> None:
         """Refuse to go on where something is missing between the position and what the slot still has."""
         health = await self.health(shapes)
-        gap = _MISSING
         if not health.present:
-            raise ConfigurationError(f"{self._where}: slot {self.name} is gone; {gap}")
+            raise ConfigurationError(f"{self._where}: slot {self.name} is gone; {_MISSING}")
         if health.lost:
             raise ConfigurationError(
                 f"{self._where}: slot {self.name} is lost: the server has removed the log it needed "
-                f"(max_slot_wal_keep_size); {gap}"
+                f"(max_slot_wal_keep_size); {_MISSING}"
             )
         if health.confirmed > position:
             raise ConfigurationError(
-                f"{self._where}: slot {self.name} was read by somebody else, or made again, and is beyond this capture; {gap}"
+                f"{self._where}: slot {self.name} was read by somebody else, or made again, and is beyond this capture; {_MISSING}"
             )
         if health.head < position:
             raise ConfigurationError(
                 f"{self._where}: the server is behind what was captured from it (restored, or failed over to a late "
-                f"standby?), so what was captured is not true there; {gap}"
+                f"standby?), so what was captured is not true there; {_MISSING}"
             )
         if health.gap:
             raise ConfigurationError(f"{self._where}: {health.gap}; {_MISSING}")
