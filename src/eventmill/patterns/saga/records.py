@@ -29,12 +29,16 @@ DEFINITIONS = "saga-definition/"
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """What a store knows of one version of a saga: enough to say what may be done to its instances."""
+    """What a store knows of one version of a saga: enough to say what may be done to its instances.
+
+    retired: when it was first found to be declared no more, with nothing in flight; milliseconds since 1970 UTC.
+    """
 
     saga: str
     version: int
     digest: str
     shape: Shape
+    retired: int | None = None
 
 
 def definition_key(saga: str, digest: str) -> str:
