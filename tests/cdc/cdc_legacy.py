@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from cdc_mirror import TABLES
 
-from eventmill.backends.postgres.replication.texts import SESSION, reader
+from eventmill.backends.postgres.replication.texts import SESSION, array_reader, reader
 
 SCHEMA = """
 CREATE TYPE kind AS ENUM ('home', 'work', 'other');
@@ -82,7 +82,8 @@ class Legacy:
                     row = {}
                     for index, column in enumerate(cursor.description):
                         value = result.get_value(number, index)
-                        row[column.name] = None if value is None else reader(column.type_code)(value)
+                        read = array_reader(bytes.decode) if column.name == "tags" else reader(column.type_code)
+                        row[column.name] = None if value is None else read(value)
                     found[table, json.dumps({name: row[name] for name in keys[table]}, sort_keys=True)] = row
         return found
 

@@ -120,16 +120,23 @@ class View(Protocol):
 
 
 class Chunk(msgspec.Struct):
-    """Rows of a table after some key, in its order. last: where the next chunk begins. final: there are no more."""
+    """Rows of a table after some key, in its order. last: where the next chunk begins. final: there are no more.
+
+    shape: the table's as its reader saw it, which the stream may not have told yet.
+    """
 
     rows: Sequence[tuple[Key, Row]]
     last: tuple[str, ...] | None
     final: bool
     view: View
+    shape: Shape
 
 
 class Health(msgspec.Struct, omit_defaults=True):
-    """How a source keeps what was not confirmed yet. retained: bytes it keeps for this capture. status: its own word."""
+    """How a source keeps what was not confirmed yet. retained: bytes it keeps for this capture. status: its own word.
+
+    gap: why changes of some table are not kept any more, in words that name it; empty where all are.
+    """
 
     present: bool
     active: bool = False
@@ -138,6 +145,23 @@ class Health(msgspec.Struct, omit_defaults=True):
     head: int = 0
     status: str = ""
     lost: bool = False
+    gap: str = ""
+
+
+def renamed_columns(before: Sequence[Column], after: Sequence[Column]) -> list[tuple[str, str]]:
+    """Former and new names, where as many columns are there as before, and the same place has the same type and a new name.
+
+    A guess: sources tell columns by their names only.
+    """
+    if len(before) != len(after):
+        return []
+    former = {column.name for column in before}
+    present = {column.name for column in after}
+    return [
+        (old.name, new.name)
+        for old, new in zip(before, after, strict=True)
+        if old.name != new.name and old.type == new.type and old.name not in present and new.name not in former
+    ]
 
 
 class Stream(Protocol):
@@ -174,16 +198,20 @@ class Source(Protocol):
         """
         ...
 
-    async def adjust(self, name: str, shapes: Sequence[Shape]) -> None:
-        """Capture exactly these tables from now on, on what `prepare` made."""
+    async def adjust(self, name: str, shapes: Sequence[Shape], kept: Sequence[Shape]) -> None:
+        """Capture exactly these tables from now on, on what `prepare` made.
+
+        kept: those of them that were captured before, as they were then. Raises ConfigurationError where changes of one
+        of them were not kept.
+        """
         ...
 
     async def remove(self, name: str, tables: Sequence[str]) -> None:
         """Remove everything that was made for this name. What is not there is no error."""
         ...
 
-    async def health(self, name: str) -> Health:
-        """How much the source keeps, and whether it still does."""
+    async def health(self, name: str, shapes: Collection[Shape] = ()) -> Health:
+        """How much the source keeps, and whether it still does, for these tables."""
         ...
 
     def stream(

@@ -182,7 +182,11 @@ class Capturing:
         policy = self.capture.retention
         while True:
             await self._clock.sleep(WATCH)
-            health = await self.capture.source.health(self.capture.name)
+            health = await self.capture.source.health(self.capture.name, session.shapes.values())
+            if health.gap:
+                raise ConfigurationError(
+                    f"capture {self.capture.name}: {health.gap}, so changes are missing; begin anew: eventmill cdc init --anew"
+                )
             if not policy.exceeded(health):
                 if policy.relaxed(health) and not session.copier.may_go_on.is_set():
                     log.info("capture %s: the snapshot goes on", self.capture.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from eventmill.core.changes import Chunk, Shape, Source
@@ -17,8 +18,11 @@ AHEAD = 2
 AIM = 2 << 20
 """Bytes that a chunk should come to in messages: wide rows make for small chunks."""
 
-LEAST, MOST = 100, 5_000
-"""Rows of a chunk."""
+LOOK = 5.0
+"""Seconds between looks at what is visible while the snapshot waits."""
+
+FIRST, LEAST, MOST = 1_000, 100, 5_000
+"""Rows of a chunk: of the first, and of those whose rows' size is known."""
 
 
 class Copier:
@@ -47,9 +51,9 @@ class Copier:
         copied.since = int(self._clock.now() * 1000)
         copied.before = copied.rows
         after = copied.after
-        limit = 1_000
+        limit = FIRST
         while True:
-            await self.may_go_on.wait()
+            await self._pause(table)
             await self._room.acquire()
             window, chunk = await self._read(table, after, limit)
             mark = self._new_mark()
@@ -61,6 +65,15 @@ class Copier:
                 return
             after = chunk.last
             limit = _fitting(chunk)
+
+    async def _pause(self, table: str) -> None:
+        """While told to wait: the list of what some view might not see yet is kept short nevertheless."""
+        while not self.may_go_on.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self.may_go_on.wait()
+            chunk = await self._source.chunk(self._capture, self._shape(table), None, 1)
+            self._teller.recent.forget(chunk.view)
 
     async def _read(self, table: str, after: tuple[str, ...] | None, limit: int) -> tuple[Window, Chunk]:
         pause = 0.005

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from eventmill.core.changes import Column, Emitted, Key, Reshaped, Row, RowChange, Shape
+from eventmill.core.changes import Emitted, Key, Reshaped, Row, RowChange, Shape, renamed_columns
 from eventmill.core.cloudevents import from_structured
 from eventmill.core.codec import write_json
 from eventmill.core.envelope import check_message
@@ -197,7 +197,7 @@ def schema_changed(shape: Shape, former: Shape | None, position: int) -> SchemaC
     after = {column.name: column.type for column in shape.columns}
     added = [name for name in after if name not in before]
     dropped = [name for name in before if name not in after]
-    renamed = _renamed(former.columns, shape.columns) if former else []
+    renamed = renamed_columns(former.columns, shape.columns) if former else []
     added = [name for name in added if name not in [new for _, new in renamed]]
     dropped = [name for name in dropped if name not in [old for old, _ in renamed]]
     return SchemaChanged(
@@ -211,16 +211,3 @@ def schema_changed(shape: Shape, former: Shape | None, position: int) -> SchemaC
         identity=shape.identity,
         position=position,
     )
-
-
-def _renamed(before: tuple[Column, ...], after: tuple[Column, ...]) -> list[tuple[str, str]]:
-    """Where as many columns are there as before, and the same place has the same type and an unknown name."""
-    if len(before) != len(after):
-        return []
-    former = {column.name for column in before}
-    present = {column.name for column in after}
-    return [
-        (old.name, new.name)
-        for old, new in zip(before, after, strict=True)
-        if old.name != new.name and old.type == new.type and old.name not in present and new.name not in former
-    ]

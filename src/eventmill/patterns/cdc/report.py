@@ -40,6 +40,8 @@ class Report:
             return "the source keeps nothing for it any more: begin anew: eventmill cdc init --anew"
         if self.health.lost:
             return "the source has removed what it kept for it: begin anew: eventmill cdc init --anew"
+        if self.health.gap:
+            return f"{self.health.gap}, so changes are missing: begin anew: eventmill cdc init --anew"
         policy = self.capture.retention
         if policy.exceeded(self.health):
             return f"the source keeps {self.health.retained:,} bytes for it, over the limit of {policy.limit:,}"
@@ -52,7 +54,7 @@ async def report(store: Store, capture: Capture) -> Report:
     loaded = await load(store, capture.name)
     progress, shapes = (None, {}) if loaded is None else (loaded.progress, loaded.shapes)
     try:
-        health = await capture.source.health(capture.name)
+        health = await capture.source.health(capture.name, shapes.values())
     except BackendError as error:
         return Report(capture, progress, shapes, None, str(error))
     return Report(capture, progress, shapes, health)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eventmill.core.capabilities import Store
@@ -88,6 +88,11 @@ class Session:
     @property
     def progress(self) -> Progress:
         return self._teller.progress
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The tables as the stream tells them now."""
+        return self._teller.shapes
 
     async def run(self, stopped: asyncio.Event) -> None:
         copying = asyncio.create_task(self.copier.run(), name=f"{self._capture}: snapshot")

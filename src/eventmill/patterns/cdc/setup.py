@@ -84,7 +84,9 @@ async def _adjust(store: Store, capture: Capture, loaded: Loaded, shapes: list[S
                 f"capture {capture.name}: table {shape.name} was made anew since it was captured; "
                 "begin anew: eventmill cdc init --anew"
             )
-    await capture.source.adjust(capture.name, shapes)
+    await capture.source.adjust(
+        capture.name, shapes, [loaded.shapes[table] for table in capture.tables if table in loaded.shapes]
+    )
     if known == declared:
         return
     by_table = {shape.table: shape for shape in shapes}

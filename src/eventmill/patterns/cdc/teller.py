@@ -19,6 +19,7 @@ from eventmill.core.changes import (
     Shape,
     Truncated,
 )
+from eventmill.core.errors import BackendError
 from eventmill.core.message import Message
 from eventmill.patterns.cdc.messages import Translator
 from eventmill.patterns.cdc.progress import Progress
@@ -53,6 +54,7 @@ class Teller:
         self._count = 0
         self._skip = 0
         self._held: RowChange | Truncated | None = None
+        self._whole = False
 
     def take_messages(self) -> list[Message]:
         """What was made since the last call, for one commit with the progress as it is now."""
@@ -83,7 +85,7 @@ class Teller:
                 self.moved = True
         elif type(entry) is Marked:
             if not self._passing:
-                self._merged(entry.mark)
+                await self._merged(entry.mark)
         elif type(entry) is Reshaped:
             await self._reshape(entry)
         elif type(entry) is Emitted:
@@ -96,29 +98,28 @@ class Teller:
         self._count = 0
         self._skip = progress.told if progress.within == entry.position else 0
         self._translator.begin(entry.position, entry.transaction, entry.at)
+        if self.progress.copying and not self._passing:
+            self.recent.told(entry.transaction)
 
     async def _ended(self, entry: Commit) -> None:
-        begin = self._begin
-        assert begin is not None
         if not self._passing:
             await self._release(last=True)
             self.progress.position = entry.position
             self.progress.within = None
             self.progress.told = 0
             self.moved = True
-            if self.progress.copying:
-                self.recent.told(begin.transaction)
         self._begin = None
         self._passing = False
 
     async def _counted(self, entry: RowChange | Truncated) -> None:
         """Hold each change until it is known whether it is the transaction's last."""
-        for window in self.windows:
-            if window.table == entry.table:
-                self._note(window, entry)
+        windows = [window for window in self.windows if window.table == entry.table]
+        for window in windows:
+            self._note(window, entry)
         if self._held is not None:
             await self._release(last=False)
         self._held = entry
+        self._whole = bool(windows)
 
     def _note(self, window: Window, entry: RowChange | Truncated) -> None:
         assert self._begin is not None
@@ -140,11 +141,13 @@ class Teller:
         if isinstance(held, Truncated):
             self.messages += self._translator.truncated(held.table, self._count, last=last)
         else:
-            if held.moved_from is not None and held.unchanged:
-                # The row under its new key is new to everybody, and must be whole.
+            if held.unchanged and (held.moved_from is not None or self._whole):
+                # The row under its new key is new to everybody, and must be whole. So must one whose chunk is being read:
+                # the chunk's row will be left out for this one, although nobody has been told its large values yet.
                 found = await self._fill(shape, held.key, held.unchanged)
                 if held.after is not None and found is not None:
                     held.after.update(found)
+                    held.unchanged = tuple([name for name in held.unchanged if name not in found])
             self.messages += self._translator.row(held, shape, self._count, last=last)
         self._advanced()
 
@@ -174,17 +177,25 @@ class Teller:
             return
         await self._release(last=False)
         self.shapes[table] = entry.shape
+        for window in self.windows:
+            window.reshaped |= window.table == table
         again = self._count < self._skip or (self._count == self._skip > 0 and self._stored.get(table) == entry.shape)
         if not again:
             self.messages += self._translator.reshaped(entry, self._count + 1)
             self.reshaped = self.moved = True
 
-    def _merged(self, mark: str) -> None:
+    async def _merged(self, mark: str) -> None:
         """Tell the rows of a chunk whose mark the stream has come to."""
         found = self.chunks.pop(mark, None)
         if found is None:
             return  # of an earlier life
         window, chunk = found
+        if chunk.shape != self.shapes[window.table]:
+            if window.reshaped:
+                raise BackendError(
+                    f"table {chunk.shape.name} was altered while it was copied: some rows are read again"
+                )
+            await self._reshape(Reshaped(chunk.shape, self.shapes[window.table]))
         self.windows.remove(window)
         shape = self.shapes[window.table]
         count = 0

@@ -12,10 +12,14 @@ from eventmill.core.changes import Chunk, Key, Row, View
 
 
 class Window:
-    """Notes what the stream tells of one table, from before a chunk is read until it is told."""
+    """Notes what the stream tells of one table, from before a chunk is read until it is told.
+
+    reshaped: whether the table's columns were others since.
+    """
 
     def __init__(self, table: str) -> None:
         self.table = table
+        self.reshaped = False
         self._changes: dict[Key, set[int]] = {}
         self._truncates: set[int] = set()
 
@@ -36,7 +40,7 @@ class Window:
 
 
 class Recent:
-    """Transactions that were told, and that some view might still not see.
+    """Transactions of which something was told, and that some view might still not see.
 
     A transaction is in the source's log a moment before it is visible (with a synchronous standby, a long moment). A
     chunk that was read in between must be read again: its window did not see the transaction's changes.

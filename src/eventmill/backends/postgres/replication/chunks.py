@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 
 from psycopg import sql
 
-from eventmill.backends.postgres.replication.tables import Connection, catalogued, identifier
-from eventmill.backends.postgres.replication.texts import reader
+from eventmill.backends.postgres.replication.connection import Connection
+from eventmill.backends.postgres.replication.tables import catalogued, refuse_another_key
+from eventmill.backends.postgres.replication.texts import BYTEA
+from eventmill.backends.postgres.replication.types import Types
 from eventmill.core.changes import Chunk, Key, Row, Shape
 
 _WRAP = 1 << 32
@@ -37,34 +40,37 @@ class Snapshot:
         return self._whole(transaction) < self._xmin
 
 
-async def read_chunk(connection: Connection, shape: Shape, after: Sequence[str] | None, limit: int) -> Chunk:
+async def read_chunk(
+    connection: Connection, types: Types, shape: Shape, after: Sequence[str] | None, limit: int
+) -> Chunk:
     """The next rows after a key, in a transaction that ends at once: nothing stays locked, nothing is held back."""
     async with connection.transaction():
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        table = await catalogued(connection, shape.table, shape)
+        table = await catalogued(connection, types, shape.table, shape)
         ((text,),) = await (await connection.execute("SELECT pg_current_snapshot()::text")).fetchall()
         present = table.shape
-        types = {column.name: column.type for column in present.columns}
+        refuse_another_key(present.name, shape, present.key, present.columns)
+        await _find_operators(connection, types, [table.types[name] for name in present.key])
         key = sql.SQL(", ").join([sql.Identifier("t", name) for name in present.key])
         condition: sql.Composable = sql.SQL("")
         if after is not None:
-            places = [sql.SQL("%s::" + types[name]) for name in present.key]
-            condition = sql.SQL("WHERE ({}) > ({})").format(key, sql.SQL(", ").join(places))
+            place = [_value(types, table.types[name], part) for name, part in zip(present.key, after, strict=True)]
+            condition = sql.SQL("WHERE ({}) > ({})").format(key, sql.SQL(", ").join(place))
         query = sql.SQL("SELECT {}, {} FROM {} AS t {} ORDER BY {} LIMIT {}").format(
             sql.SQL(", ").join([sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in present.key]),
             sql.SQL(", ").join([sql.Identifier("t", column.name) for column in present.columns]),
-            identifier(present.name),
+            table.rows_of,
             condition,
             key,
             sql.Literal(limit),
         )
-        result = (await connection.execute(query, list(after or ()))).pgresult
+        result = (await connection.execute(query)).pgresult
         assert result is not None
         value = result.get_value
         width = len(present.key)
         names = [column.name for column in present.columns]
         readers = [
-            (index, names[index - width], reader(table.types[names[index - width]]))
+            (index, names[index - width], types.reader(table.types[names[index - width]]))
             for index in range(width, width + len(names))
         ]
         rows: list[tuple[Key, Row]] = []
@@ -78,27 +84,53 @@ async def read_chunk(connection: Connection, shape: Shape, after: Sequence[str] 
         if rows:
             end = result.ntuples - 1
             last = tuple([(value(end, index) or b"").decode() for index in range(width)])
-    return Chunk(rows, last, len(rows) < limit, Snapshot(text))
+    return Chunk(rows, last, len(rows) < limit, Snapshot(text), present)
 
 
-async def read_values(connection: Connection, shape: Shape, key: Key, columns: Sequence[str]) -> Row | None:
+async def _find_operators(connection: Connection, types: Types, oids: Sequence[int]) -> None:
+    """For this transaction: a key's own comparison is found where its type is, else the one of what it can be taken for is
+    used, which may have another order (`citext` as `text`)."""
+    schemas = dict.fromkeys(["pg_catalog", *map(types.schema, map(types.base, oids))])
+    if len(schemas) > 1:
+        path = sql.SQL(", ").join(map(sql.Identifier, schemas))
+        await connection.execute(sql.SQL("SET LOCAL search_path = {}").format(path))
+
+
+def _value(types: Types, oid: int, text: str) -> sql.Composed:
+    """A literal, since names of columns may hold what parameters are marked with."""
+    return sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(types.cast(oid)))
+
+
+def _as_text(types: Types, oid: int, value: object) -> str:
+    """The text of a key's value, as SQL takes it."""
+    return f"\\x{b64decode(str(value)).hex()}" if types.base(oid) == BYTEA else str(value)
+
+
+async def read_values(
+    connection: Connection, types: Types, shape: Shape, key: Key, columns: Sequence[str]
+) -> Row | None:
     """Present values of some columns of one row; a column that is gone is left out."""
-    table = await catalogued(connection, shape.table, shape)
-    types = {column.name: column.type for column in table.shape.columns}
-    there = [name for name in columns if name in types]
+    table = await catalogued(connection, types, shape.table, shape)
+    there = [name for name in columns if name in table.types]
     if not there:
         return {}
+    oids = [table.types[name] for name in table.shape.key]
     condition = sql.SQL(" AND ").join(
-        [sql.SQL("{} = %s::" + types[name]).format(sql.Identifier(name)) for name in table.shape.key]
+        [
+            sql.SQL("{} = {}").format(sql.Identifier(name), _value(types, oid, _as_text(types, oid, value)))
+            for name, oid, value in zip(table.shape.key, oids, key, strict=True)
+        ]
     )
     query = sql.SQL("SELECT {} FROM {} WHERE {}").format(
-        sql.SQL(", ").join(map(sql.Identifier, there)), identifier(table.shape.name), condition
+        sql.SQL(", ").join(map(sql.Identifier, there)), table.rows_of, condition
     )
-    result = (await connection.execute(query, [str(part) for part in key])).pgresult
+    async with connection.transaction():
+        await _find_operators(connection, types, oids)
+        result = (await connection.execute(query)).pgresult
     if result is None or result.ntuples == 0:
         return None
     found: Row = {}
     for index, name in enumerate(there):
         data = result.get_value(0, index)
-        found[name] = None if data is None else reader(table.types[name])(data)
+        found[name] = None if data is None else types.reader(table.types[name])(data)
     return found

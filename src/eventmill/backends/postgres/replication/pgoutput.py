@@ -48,7 +48,9 @@ class Layout:
 
     __slots__ = ("columns", "full", "key", "table")
 
-    def __init__(self, table: str, relation: Relation, key: Sequence[str]) -> None:
+    def __init__(
+        self, table: str, relation: Relation, key: Sequence[str], reader: Callable[[int], Reader] = reader
+    ) -> None:
         self.table = table
         self.columns: list[tuple[str, Reader]] = [(column.name, reader(column.oid)) for column in relation.columns]
         self.full = relation.identity == "full"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psycopg
 from psycopg import errors, sql
 
+from eventmill.backends.postgres.replication.connection import Connection
 from eventmill.backends.postgres.replication.lsn import lsn_of
-from eventmill.backends.postgres.replication.tables import AGAIN, Connection, identifier
+from eventmill.backends.postgres.replication.tables import AGAIN, identifier
 from eventmill.core.changes import Health, Shape
 from eventmill.core.errors import BackendError, ConfigurationError
 
@@ -17,6 +18,16 @@ SELECT s.active, coalesce(s.wal_status, 'lost'), coalesce(pg_wal_lsn_diff(l.head
        coalesce(s.confirmed_flush_lsn, '0/0')::text, l.head::text, coalesce(s.active_pid, 0)
 FROM (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS head) AS l
 LEFT JOIN pg_replication_slots s ON s.slot_name = %s
+"""
+_MISSING = f"changes are missing from there on: begin anew with a new snapshot: {AGAIN}"
+
+_PUBLICATION = """
+SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot FROM pg_publication p
+WHERE p.pubname = %s
+"""
+_PUBLISHED = """
+SELECT r.prrelid::bigint, to_jsonb(r) ->> 'prqual' IS NOT NULL OR to_jsonb(r) ->> 'prattrs' IS NOT NULL
+FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE p.pubname = %s
 """
 
 
@@ -28,7 +39,7 @@ class Slot:
         self._where = where
         self.name = f"eventmill_{name.replace('-', '_')}"
 
-    async def health(self) -> Health:
+    async def health(self, shapes: Collection[Shape] = ()) -> Health:
         row = await (await self._connection.execute(_HEALTH, (self.name,))).fetchone()
         assert row is not None
         active, status, retained, confirmed, head, _ = row
@@ -42,7 +53,29 @@ class Slot:
             head=lsn_of(head),
             status=status,
             lost=status == "lost",
+            gap=await self._gap(shapes) if shapes else "",
         )
+
+    async def _gap(self, shapes: Collection[Shape]) -> str:
+        """Why changes of some of these tables are not sent any more, or nothing."""
+        whole = await (await self._connection.execute(_PUBLICATION, (self.name,))).fetchone()
+        if whole is None:
+            return f"publication {self.name} is gone"
+        if not whole[0]:
+            return (
+                f"publication {self.name} was altered: it must publish insert, update, delete, truncate, via the root"
+            )
+        rows = await (await self._connection.execute(_PUBLISHED, (self.name,))).fetchall()
+        narrowed = dict(rows)
+        for shape in shapes:
+            if narrowed.get(shape.id):
+                return f"publication {self.name} was altered: it has a filter or a list of columns for {shape.name}"
+            if shape.id not in narrowed:
+                found = await self._connection.execute("SELECT FROM pg_class WHERE oid = %s", (shape.id,))
+                if await found.fetchone() is None:
+                    return f"table {shape.name} was dropped"
+                return f"table {shape.name} was taken out of publication {self.name}"
+        return ""
 
     async def create(self, shapes: Sequence[Shape], *, anew: bool) -> int:
         """The publication first: what a slot decodes, it decodes with the publications of that moment."""
@@ -59,6 +92,10 @@ class Slot:
             cursor = await self._connection.execute(
                 "SELECT lsn::text FROM pg_create_logical_replication_slot(%s, 'pgoutput')", (self.name,)
             )
+        except errors.InsufficientPrivilege as error:
+            raise ConfigurationError(
+                f"{self._where}: this user may not replicate; run: ALTER ROLE name REPLICATION ({str(error).strip()})"
+            ) from error
         except errors.ConfigurationLimitExceeded as error:
             raise ConfigurationError(
                 f"{self._where}: all replication slots are in use; raise max_replication_slots, or drop one"
@@ -68,27 +105,24 @@ class Slot:
         return lsn_of(row[0])
 
     async def _check_server(self) -> None:
-        row = await (
-            await self._connection.execute(
-                "SELECT current_setting('wal_level'), rolreplication OR rolsuper, rolname FROM pg_roles"
-                " WHERE rolname = current_user"
-            )
-        ).fetchone()
+        row = await (await self._connection.execute("SELECT current_setting('wal_level')")).fetchone()
         assert row is not None
-        level, allowed, user = row
-        if level != "logical":
+        if row[0] != "logical":
             raise ConfigurationError(
-                f"{self._where}: wal_level is {level}; set wal_level = logical in postgresql.conf and restart the server"
+                f"{self._where}: wal_level is {row[0]}; set wal_level = logical in postgresql.conf and restart the server"
             )
-        if not allowed:
-            raise ConfigurationError(
-                f"{self._where}: user {user} may not replicate; run: ALTER ROLE {user} REPLICATION"
-            )
+
+    async def adjust(self, shapes: Sequence[Shape], kept: Sequence[Shape]) -> None:
+        """As `publish`, where everything of the tables that are kept was sent until now."""
+        gap = await self._gap(kept) if kept else ""
+        if gap:
+            raise ConfigurationError(f"{self._where}: {gap}; {_MISSING}")
+        await self.publish(shapes)
 
     async def publish(self, shapes: Sequence[Shape]) -> None:
         """Have the publication name exactly these tables."""
         name = sql.Identifier(self.name)
-        tables = sql.SQL(", ").join([identifier(shape.name) for shape in shapes])
+        tables = sql.SQL(", ").join(await self._named(shapes))
         there = await (
             await self._connection.execute(
                 "SELECT (SELECT array_agg(r.prrelid::bigint) FROM pg_publication_rel r WHERE r.prpubid = p.oid)"
@@ -110,6 +144,14 @@ class Slot:
             raise ConfigurationError(
                 f"{self._where}: {str(error).strip()}; let the tables' owner run: {command.as_string(None)}"
             ) from error
+
+    async def _named(self, shapes: Sequence[Shape]) -> list[sql.Composable]:
+        """The tables without those that inherit from them, which are tables of their own; partitions are not."""
+        found = await self._connection.execute(
+            "SELECT oid::bigint FROM pg_class WHERE relkind = 'p' AND oid = ANY(%s)", ([shape.id for shape in shapes],)
+        )
+        whole = {oid for (oid,) in await found.fetchall()}
+        return [sql.SQL("{}" if shape.id in whole else "ONLY {}").format(identifier(shape.name)) for shape in shapes]
 
     async def drop(self) -> None:
         """The slot, whoever reads it, and the publication."""
@@ -136,10 +178,10 @@ class Slot:
             (self.name,),
         )
 
-    async def check(self, position: int) -> None:
+    async def check(self, position: int, shapes: Collection[Shape]) -> None:
         """Refuse to go on where something is missing between the position and what the slot still has."""
-        health = await self.health()
-        gap = f"changes are missing from there on: begin anew with a new snapshot: {AGAIN}"
+        health = await self.health(shapes)
+        gap = _MISSING
         if not health.present:
             raise ConfigurationError(f"{self._where}: slot {self.name} is gone; {gap}")
         if health.lost:
@@ -156,3 +198,5 @@ class Slot:
                 f"{self._where}: the server is behind what was captured from it (restored, or failed over to a late "
                 f"standby?), so what was captured is not true there; {gap}"
             )
+        if health.gap:
+            raise ConfigurationError(f"{self._where}: {health.gap}; {_MISSING}")

@@ -12,10 +12,12 @@ import psycopg
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.address import Address
 from eventmill.backends.postgres.replication.chunks import read_chunk, read_values
+from eventmill.backends.postgres.replication.connection import Connection
 from eventmill.backends.postgres.replication.slot import Slot
 from eventmill.backends.postgres.replication.stream import MARK, ReplicationStream
-from eventmill.backends.postgres.replication.tables import Connection, Tables, catalogued, type_names
+from eventmill.backends.postgres.replication.tables import Tables, catalogued, estimated, refuse_children
 from eventmill.backends.postgres.replication.texts import SESSION
+from eventmill.backends.postgres.replication.types import Types
 from eventmill.backends.url import Url
 from eventmill.core.changes import Chunk, Health, Key, Row, Shape, Stream
 from eventmill.core.clock import Clock
@@ -32,6 +34,7 @@ class PostgresSource:
         self._clock = clock
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
+        self._types = Types()
 
     @classmethod
     def from_url(cls, url: Url, clock: Clock) -> Self:
@@ -72,42 +75,48 @@ class PostgresSource:
 
     async def _inspect(self, connection: Connection, tables: Sequence[str]) -> list[Shape]:
         try:
-            return [(await catalogued(connection, table)).shape for table in tables]
+            shapes = [(await catalogued(connection, self._types, table)).shape for table in tables]
+            await refuse_children(connection, shapes)
+            return shapes
         except ConfigurationError as error:
             raise ConfigurationError(f"{self}: {error}") from error
 
     async def estimate(self, shape: Shape) -> int:
         async def ask(connection: Connection) -> int:
-            return (await catalogued(connection, shape.table, shape)).rows
+            return await estimated(connection, await catalogued(connection, self._types, shape.table, shape))
 
         return await self._ask(ask)
 
     async def prepare(self, name: str, shapes: Sequence[Shape], *, anew: bool) -> int:
         return await self._ask(lambda connection: self._slot(connection, name).create(shapes, anew=anew))
 
-    async def adjust(self, name: str, shapes: Sequence[Shape]) -> None:
-        await self._ask(lambda connection: self._slot(connection, name).publish(shapes))
+    async def adjust(self, name: str, shapes: Sequence[Shape], kept: Sequence[Shape]) -> None:
+        await self._ask(lambda connection: self._slot(connection, name).adjust(shapes, kept))
 
     async def remove(self, name: str, tables: Sequence[str]) -> None:
         await self._ask(lambda connection: self._slot(connection, name).drop())
 
-    async def health(self, name: str) -> Health:
-        return await self._ask(lambda connection: self._slot(connection, name).health())
+    async def health(self, name: str, shapes: Collection[Shape] = ()) -> Health:
+        return await self._ask(lambda connection: self._slot(connection, name).health(shapes))
 
     @asynccontextmanager
     async def stream(
         self, name: str, position: int, shapes: Mapping[str, Shape], prefixes: Collection[str]
     ) -> AsyncIterator[Stream]:
-        async def check(connection: Connection) -> tuple[str, dict[int, str]]:
+        async def check(connection: Connection) -> str:
             slot = self._slot(connection, name)
-            await slot.check(position)
+            await slot.check(position, shapes.values())
             await slot.free()
-            return slot.name, await type_names(connection)
+            await self._types.ask(connection)
+            return slot.name
 
-        slot, types = await self._ask(check)
+        async def learn(oids: Collection[int]) -> None:
+            await self._ask(lambda connection: self._types.ask(connection, oids))
+
+        slot = await self._ask(check)
         connection = await self._dial(replication="database")
         stream = ReplicationStream(
-            connection, str(self), name, position, Tables(shapes, types), prefixes, self._clock
+            connection, str(self), name, position, Tables(shapes, self._types), learn, prefixes, self._clock
         )  # fmt: skip
         try:
             try:
@@ -121,10 +130,10 @@ class PostgresSource:
     async def chunk(self, name: str, shape: Shape, after: Sequence[str] | None, limit: int) -> Chunk:
         async def ask(connection: Connection) -> Chunk:
             try:
-                return await read_chunk(connection, shape, after, limit)
+                return await read_chunk(connection, self._types, shape, after, limit)
             except psycopg.errors.UndefinedColumn:
                 # Dropped or renamed between the look at the catalog and the question.
-                return await read_chunk(connection, shape, after, limit)
+                return await read_chunk(connection, self._types, shape, after, limit)
 
         return await self._ask(ask)
 
@@ -136,7 +145,7 @@ class PostgresSource:
         await self._ask(ask)
 
     async def values(self, shape: Shape, key: Key, columns: Sequence[str]) -> Row | None:
-        return await self._ask(lambda connection: read_values(connection, shape, key, columns))
+        return await self._ask(lambda connection: read_values(connection, self._types, shape, key, columns))
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None

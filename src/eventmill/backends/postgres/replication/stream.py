@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from struct import Struct
 from time import monotonic
 from typing import Any
@@ -14,9 +14,11 @@ from psycopg import pq, sql
 from eventmill.backends.postgres import faults
 from eventmill.backends.postgres.replication.lsn import lsn_text
 from eventmill.backends.postgres.replication.pgoutput import EPOCH, Decoder, Relations
+from eventmill.backends.postgres.replication.tables import AGAIN
+from eventmill.backends.postgres.replication.types import UnknownTypesError
 from eventmill.core.changes import Emitted, Entry, Marked, Passed
 from eventmill.core.clock import Clock
-from eventmill.core.errors import BackendError, BackendUnavailableError
+from eventmill.core.errors import BackendError, BackendUnavailableError, ConfigurationError
 
 MARK = "eventmill.mark"
 """Prefix of the messages by which `Source.mark` finds its place in the stream: `<capture> <mark>`."""
@@ -33,7 +35,10 @@ _status = Struct("!cQQQqB").pack
 
 
 class ReplicationStream:
-    """Entries of one slot. While it is read, the server learns by itself that the reader lives."""
+    """Entries of one slot. While it is read, the server learns by itself that the reader lives.
+
+    learn: has types asked for that `relations` does not know.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class ReplicationStream:
         name: str,
         position: int,
         relations: Relations,
+        learn: Callable[[Collection[int]], Awaitable[None]],
         prefixes: Collection[str],
         clock: Clock,
     ) -> None:
@@ -49,6 +55,8 @@ class ReplicationStream:
         self._pgconn = connection.pgconn
         self._where = where
         self._name = name
+        self._learn = learn
+        self._again = b""
         self._prefixes = frozenset(prefixes)
         self._clock = clock
         self._decoder = Decoder(relations, self._emitted)
@@ -102,7 +110,11 @@ class ReplicationStream:
         deadline = monotonic() + timeout
         try:
             while not entries:
-                self._take(entries, limit)
+                try:
+                    self._take(entries, limit)
+                except UnknownTypesError as unknown:
+                    await self._learn(unknown.oids)
+                    continue
                 if not entries and not await self._wait(max(0.0, deadline - monotonic())):
                     break
         except psycopg.Error as error:
@@ -115,8 +127,11 @@ class ReplicationStream:
 
     def _take(self, entries: list[Entry], limit: int) -> None:
         """What has arrived already; a transaction's end is not waited for."""
-        get, decode = self._pgconn.get_copy_data, self._decoder.decode
+        get, decode = self._pgconn.get_copy_data, self._decode
         room = MOST_BYTES
+        if self._again:
+            decode(self._again, entries)
+            self._again = b""
         while len(entries) < limit and room > 0:
             size, view = get(1)
             if size == 0:
@@ -131,22 +146,36 @@ class ReplicationStream:
             if data[0] == 119:  # w
                 position, _, _ = _xlog(data, 1)
                 self._passed = max(self._passed, position)
-                try:
-                    decode(data[25:], entries)
-                except (ValueError, KeyError, IndexError) as error:
-                    raise BackendError(
-                        f"{self._where}: what pgoutput sent at {lsn_text(position)} cannot be read: {error!r}"
-                    ) from error
+                decode(data, entries)
             elif data[0] == 107:  # k
                 head, _, reply = _keepalive(data, 1)
                 self._head = max(self._head, head)
                 if reply:
                     self._report(ask=False)
 
+    def _decode(self, data: bytes, entries: list[Entry]) -> None:
+        try:
+            self._decoder.decode(data[25:], entries)
+        except UnknownTypesError:
+            self._again = data
+            raise
+        except (ValueError, KeyError, IndexError) as error:
+            (position, _, _) = _xlog(data, 1)
+            raise BackendError(
+                f"{self._where}: what pgoutput sent at {lsn_text(position)} cannot be read: {error!r}"
+            ) from error
+
     def _ended(self) -> None:
         result = self._pgconn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            raise faults.translated(faults.of_result(result), self._where)
+            error = faults.of_result(result)
+            if isinstance(error, psycopg.errors.UndefinedObject):
+                # The publication was not there when something was changed, and is not for that however often one is made.
+                raise ConfigurationError(
+                    f"{self._where}: {error.diag.message_primary}, or did not when something was changed, which cannot be read now; "
+                    f"begin anew with a new snapshot: {AGAIN}"
+                )
+            raise faults.translated(error, self._where)
         raise BackendUnavailableError(f"{self._where}: the server has ended the stream")
 
     def _emitted(self, prefix: str, content: bytes, position: int | None) -> Entry | None:

@@ -22,6 +22,8 @@ SESSION = (
 )
 """Options of every connection that texts come from, so that the same value always has the same text."""
 
+BYTEA = 17
+
 _read_json = msgspec.json.Decoder().decode
 
 
@@ -62,22 +64,17 @@ def _json(data: bytes) -> Any:
 
 
 _SCALARS: dict[int, Reader] = {
-    16: _boolean, 17: _binary, 20: int, 21: int, 23: int, 26: int, 700: _float, 701: _float,
+    16: _boolean, BYTEA: _binary, 20: int, 21: int, 23: int, 26: int, 700: _float, 701: _float,
     114: _json, 3802: _json, 1114: _moment, 1184: _moment_with_zone,
 }  # fmt: skip
-
-_ARRAYS: dict[int, int] = {
-    1000: 16, 1001: 17, 1005: 21, 1007: 23, 1016: 20, 1028: 26, 1021: 700, 1022: 701, 199: 114, 3807: 3802,
-    1115: 1114, 1185: 1184, 1009: 25, 1015: 1043, 1014: 1042, 1003: 19, 1231: 1700, 2951: 2950, 1182: 1082,
-    1183: 1083, 1187: 1186, 1041: 869, 651: 650,
-}  # fmt: skip
-"""Array types and the types of their elements."""
 
 _TOKEN = re.compile(r'([{},])|"((?:[^"\\]|\\.)*)"|([^{},"]+)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
-def _array(element: Reader) -> Reader:
+def array_reader(element: Reader) -> Reader:
+    """Of an array, how each of its elements is read."""
+
     def read(data: bytes) -> Any:
         text = data.decode()
         if text.startswith("["):  # bounds that do not begin at 1: "[0:1]={1,2}"
@@ -98,12 +95,6 @@ def _array(element: Reader) -> Reader:
     return read
 
 
-_READERS: dict[int, Reader] = {
-    **_SCALARS,
-    **{array: _array(_SCALARS.get(element, _text)) for array, element in _ARRAYS.items()},
-}
-
-
 def reader(oid: int) -> Reader:
-    """How the text of a type is read; of a type unknown here (an enum, a domain) it stays text."""
-    return _READERS.get(oid, _text)
+    """How the text of a type of the server's own is read; of one unknown here it stays text."""
+    return _SCALARS.get(oid, _text)

@@ -117,7 +117,7 @@ class SqliteSource:
 
         return await self._do(prepare, write=True)
 
-    async def adjust(self, name: str, shapes: Sequence[Shape]) -> None:
+    async def adjust(self, name: str, shapes: Sequence[Shape], kept: Sequence[Shape]) -> None:
         installed = Installation(name)
 
         def adjust(connection: sqlite3.Connection) -> None:
@@ -133,7 +133,7 @@ class SqliteSource:
     async def remove(self, name: str, tables: Sequence[str]) -> None:
         await self._do(Installation(name).remove, write=True)
 
-    async def health(self, name: str) -> Health:
+    async def health(self, name: str, shapes: Collection[Shape] = ()) -> Health:
         installed = Installation(name)
 
         def look(connection: sqlite3.Connection) -> Health:
@@ -200,6 +200,7 @@ class SqliteSource:
                 tuple(map(as_text, last)) or None,
                 len(rows) < limit,
                 Seen(Installation(name).last(connection)),
+                present,
             )
 
         return await self._do(read)
