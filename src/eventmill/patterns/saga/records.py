@@ -14,6 +14,7 @@ from eventmill.patterns.saga.instance import (
     decode,
     document_key,
     encode,
+    ended_key,
     ended_prefix,
     prefix_of,
 )
@@ -97,6 +98,8 @@ async def operate(
         try:
             async with store.transaction() as tx:
                 tx.put(document_key(saga, key), encode(instance), expected=version)
+                if instance.ended:
+                    tx.put(ended_key(instance), b"", expected=None)
                 tx.send([wake(id_, saga, key, instance.queue, instance.topic, due=now, because=instance)])
         except ConflictError:
             continue
