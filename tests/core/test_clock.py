@@ -89,3 +89,22 @@ def test_the_system_clock_goes_on() -> None:
         return clock.now() - before
 
     assert asyncio.run(main()) > 0
+
+
+@pytest.mark.parametrize(
+    ("server", "took", "expected"),
+    [
+        (1_000.05, 0.0, None),  # as near as clocks are
+        (1_060.0, 0.02, 60.0),
+        (940.0, 0.02, -60.0),
+        (1_002.0, 8.0, None),  # the answer took too long to tell
+    ],
+)
+def test_a_clock_follows_a_server_s(server: float, took: float, expected: float | None) -> None:
+    clock = SystemClock()
+    correction = clock.follow(server + took / 2 if expected is not None else server, 1_000.0, 1_000.0 + took)
+    assert correction == (None if expected is None else pytest.approx(expected, abs=0.05))
+    assert clock.now() - clock.machine() == pytest.approx(expected or 0.0, abs=0.05)
+    if expected is not None:
+        assert clock.follow(server + 1, 1_001.0, 1_001.02) is None, "it is followed already"
+        assert clock.follow(1_002.0, 1_002.0, 1_002.0) == pytest.approx(-expected, abs=0.05), "it was set right"

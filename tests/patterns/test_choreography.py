@@ -123,6 +123,8 @@ async def test_what_is_stuck_or_never_began_is_noticed(url: str) -> None:
         await standing(app, "a", "COMPLETED")
         await flow.operate("resolve", "b", by="ada", why="a test order", outcome="failed")
         found = await standing(app, "b", "COMPENSATED")
+        ended = [each.key.rpartition("/")[2] for each in await app.store.documents("saga-ended/")]
+        assert "b" in ended, "so that it is removed when its time is over"
         assert ("operator.resolve", "ada") in [(entry.what, entry.by) for entry in found.timeline]
 
 

@@ -153,6 +153,33 @@ async def test_a_version_takes_over_by_the_names_of_the_steps(url: str) -> None:
     await app.close()
 
 
+@in_loop
+async def test_what_an_old_process_begins_during_a_deployment_is_taken_over(url: str) -> None:
+    old, new = app_of(url), app_of(url)
+    declare(old, 1, ONE, waits=["pay"])
+    declare(new, 2, ("reserve", "charge", "ship", "tell"), waits=["charge"], migrate={1: {"pay": "charge"}})
+    async with running(old):
+        await new.open()  # from here on it knows nothing in flight of version 1
+        await old.publish(VersionPlaced("late"), VersionPlaced("over", "fail reserve"))
+        await until(lambda: _begun(old, "late", "over"))
+    async with running(new):
+        # An answer that comes after the end is of no use, and holds up nobody.
+        await new.publish(VersionGo("late"), VersionGo("over"))
+
+        async def over() -> bool:
+            found = await new.sagas("checkout").show("late")
+            tried = [job for job in await new.store.jobs() if job.attempts or job.message.type == "sagaversion.go"]
+            return found is not None and found.ended and not tried
+
+        await until(over)
+        assert await ledger(new, "late") == ["1 reserve", "1 pay", "2 ship", "2 tell"]
+
+
+async def _begun(app: App, waiting: str, over: str) -> bool:
+    first, second = [await app.sagas("checkout").show(key) for key in (waiting, over)]
+    return first is not None and second is not None and len(first.steps) == 2 and not first.driver and second.ended
+
+
 @pytest.mark.parametrize(
     ("names", "waits", "migrate", "why"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -116,6 +117,38 @@ def test_a_task_that_is_known_no_more_holds_up_nobody(monkeypatch: pytest.Monkey
                 assert ran == ["whole"], "the group has gone on without them"
             assert [each.key for each in await app.store.documents("tasks/renamed/unique")] == []
             assert "declare it by the old one, too" in (await app.store.jobs(state="dead"))[0].errors[-1].error
+
+    asyncio.run(asyncio.wait_for(case(), 60))
+
+
+def test_arguments_of_another_version_wait_for_who_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deployed one process after another: an old worker meets a call of the new code."""
+    monkeypatch.setattr(attempts, "UNKNOWN", replace(fixed(0.01, attempts=10_000), never=()))
+    ran: list[int] = []
+
+    async def case() -> None:
+        app = App("memory://deployed", name="deployed")
+
+        @app.task(name="sum", keep=60)
+        async def newer(number: int, more: int) -> None:
+            ran.append(number + more)
+
+        @app.task(name="before")
+        async def older(number: int) -> None: ...
+
+        async with app:
+            sent = await app.send(newer.job(1, 2))
+            app.tasks.by_type["task.sum"] = older
+            async with running(app):
+
+                async def met() -> bool:
+                    report = await app.tasks.report(sent)
+                    return report is not None and report.attempt > 1 and "unknown argument `more`" in report.error
+
+                await waiting(met)
+                app.tasks.by_type["task.sum"] = newer
+                assert (await app.tasks.result(sent, 30)).state == "done"
+        assert ran == [3]
 
     asyncio.run(asyncio.wait_for(case(), 60))
 

@@ -36,6 +36,9 @@ def following(timing: Timing, after: str, number: int) -> list[str]:
         ("30 2 * * *", BERLIN, "2026-03-28T12:00", ["29 03:00+0200", "30 02:30+0200"]),
         ("30 2 * * *", BERLIN, "2026-10-24T12:00", ["25 02:30+0200", "26 02:30+0100"]),
         ("30 1 * * *", "America/New_York", "2026-10-31T12:00", ["01 01:30-0400", "02 01:30-0500"]),
+        # Asked in the second of these hours, nothing comes again that came in the first.
+        ("30 2 * * *", BERLIN, "2026-10-25T02:10+01:00", ["26 02:30+0100"]),
+        ("30 1-3 * * *", BERLIN, "2026-10-25T02:10+01:00", ["25 03:30+0100"]),
         ("15 2 * * *", "America/New_York", "2026-03-07T12:00", ["08 03:00-0400", "09 02:15-0400"]),
         # What names every hour goes on through both changes.
         ("0 * * * *", BERLIN, "2026-10-25T01:00", ["25 02:00+0200", "25 02:00+0100", "25 03:00+0100"]),

@@ -23,11 +23,40 @@ class Clock(Protocol):
         ...
 
 
+APART = 0.1
+"""Seconds that clocks may be apart without a correction: those of well kept machines are, and correcting costs steps."""
+
+
 class SystemClock:
-    """The machine's own clock."""
+    """The machine's own clock; where several machines share a server, corrected by that of the server.
+
+    Leases and due moments are compared between machines: two that are further apart than a lease would each take the
+    other's work for abandoned.
+    """
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
 
     def now(self) -> float:
+        return self.machine() + self._ahead
+
+    def machine(self) -> float:
+        """What the machine says. Seconds since 1970 UTC."""
         return time.time()
+
+    def follow(self, server: float, asked: float, answered: float) -> float | None:
+        """Take over a server's clock, which said `server` between two moments of this machine's.
+
+        Returns by how much it was corrected now; None where it need not be, or where the answer was too slow to tell.
+        """
+        ahead = server - (asked + answered) / 2
+        unsure = abs(answered - asked) / 2
+        if abs(ahead) <= APART + unsure:
+            ahead = 0.0
+        if abs(ahead - self._ahead) <= APART + unsure:
+            return None
+        correction, self._ahead = ahead - self._ahead, ahead
+        return correction
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from eventmill.backends.postgres import faults
+from eventmill.backends.postgres import faults, server_clock
 from eventmill.backends.postgres.address import ATTEMPT, Address
 from eventmill.backends.postgres.sql import statements
 from eventmill.backends.postgres.values import Value
+from eventmill.core.clock import Clock, SystemClock
 from eventmill.core.errors import BackendError
 
 ANSWER = 5.0
@@ -24,8 +25,9 @@ ANSWER = 5.0
 class Beater:
     """Runs one statement at a time, and makes its connection anew when it breaks."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, clock: Clock) -> None:
         self._address = address
+        self._clock = clock
         self._sql = statements(address.quoted)
         self._lock = threading.Lock()
         self._connection: psycopg.Connection[Any] | None = None
@@ -38,16 +40,27 @@ class Beater:
                     if self._connection is None:
                         self._connection = psycopg.connect(autocommit=True, **self._address.parameters)  # type: ignore[arg-type]
                     self._ask(self._connection.pgconn, self._sql[name], values)
+                    self._follow(self._connection.pgconn)
                     return
                 except (psycopg.Error, OSError, TimeoutError) as error:
                     self._drop()
                     if attempt == 2:
                         raise faults.translated(error, str(self._address)) from error
 
-    def _ask(self, pg: pq.abc.PGconn, sql: bytes, values: Sequence[Value]) -> None:
-        types, formats, parameters = zip(*values, strict=True)
+    def _follow(self, pg: pq.abc.PGconn) -> None:
+        """Machines' clocks drift apart while they run."""
+        if isinstance(self._clock, SystemClock):
+            asked = self._clock.machine()
+            said = self._ask(pg, server_clock.ASK.encode(), ())
+            if said is not None:
+                server_clock.told(self._clock, float(said), asked, self._address)
+
+    def _ask(self, pg: pq.abc.PGconn, sql: bytes, values: Sequence[Value]) -> bytes | None:
+        """The first value of the answer, as text."""
+        types, formats, parameters = zip(*values, strict=True) if values else ((), (), ())
         pg.send_query_params(sql, parameters, types, formats, 0)
         pg.flush()
+        first = None
         deadline = monotonic() + ANSWER
         while True:
             while pg.is_busy():
@@ -57,9 +70,11 @@ class Beater:
                 pg.consume_input()
             result = pg.get_result()
             if result is None:
-                return
+                return first
             if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
                 raise faults.of_result(result)
+            if result.ntuples and result.nfields:
+                first = result.get_value(0, 0)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -33,7 +33,7 @@ class Database:
         self.clock = clock or SystemClock()
         self._readonly = readonly
         self._server: OpenServer | None = None
-        self._beater = Beater(address)
+        self._beater = Beater(address, self.clock)
 
     def __repr__(self) -> str:
         return str(self.address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from eventmill.backends.postgres import schema
+from eventmill.backends.postgres import schema, server_clock
 from eventmill.backends.postgres.address import Address
 from eventmill.backends.postgres.announcer import Announcer
 from eventmill.backends.postgres.connection import dial_patiently
@@ -31,6 +31,7 @@ class OpenServer:
         self.fork = fork.count
         self.loop = asyncio.get_running_loop()
         self._readonly = readonly
+        self._clock = clock
         self.watcher = Watcher()
         self.reader = Reader(address, self.watcher.committed)
         self.announcer = Announcer(self.reader.announce)
@@ -64,6 +65,7 @@ class OpenServer:
                 await schema.check(connection, self.address)
             else:
                 await schema.migrate(connection, self.address)
+            await server_clock.follow(connection, self._clock, self.address)
         finally:
             await connection.close()
         try:

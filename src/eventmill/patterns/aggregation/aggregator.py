@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -18,7 +18,7 @@ from eventmill.core.key import Key, key_text
 from eventmill.core.message import Message
 from eventmill.core.outcome import DeadLetter, Retry
 from eventmill.core.registry import EventType
-from eventmill.patterns.aggregation import collect
+from eventmill.patterns.aggregation import collect, past
 from eventmill.patterns.aggregation.collect import Ended, Result, Rules, TooLate
 from eventmill.patterns.aggregation.collected import Collected
 from eventmill.patterns.aggregation.known import Known
@@ -29,7 +29,9 @@ from eventmill.patterns.aggregation.record import (
     Link,
     Record,
     closed_prefix,
+    decode,
     encode,
+    page_key,
     prefix_of,
 )
 from eventmill.patterns.surroundings import Surroundings
@@ -119,6 +121,7 @@ class Aggregator:
         kept = {}
         for key, events in by_key.items():
             version, record = found.get(key) or (ABSENT, Record())
+            pages = await self._pages(key, record, events, tx) if record.past else []
             result = Result()
             for event in events:
                 collect.add(self.rules, record, event, now, result)
@@ -128,7 +131,10 @@ class Aggregator:
                     # At once: the next event of the batch may be a repeat of what is in it, or come too late for it.
                     self._apply(key, record, result, work)
             self._time(key, record, work)
+            if pages:
+                self._put_back(key, record, pages, tx)
             if result.changed:
+                self._move(key, record, now, tx)
                 data = encode(record)
                 tx.put(self._prefix + key, data, expected=version)
                 if record.open:
@@ -136,6 +142,31 @@ class Aggregator:
         self._finish(work, tx)
         tx.when_finished(lambda durable: self._known.keep(kept, durable))
         return None
+
+    # Closed groups of long ago
+
+    async def _pages(self, key: str, record: Record, events: Sequence[Fine], tx: Transaction) -> list[_Turned]:
+        """Read the pages that events as old as these ask for, and let the record have their groups meanwhile."""
+        places = {page_key(self.name, key, page.number): page for page in past.asked_for(self.rules, record, events)}
+        found = await tx.get_many(list(places)) if places else {}
+        turned = []
+        for place in places:
+            document = found.get(place)
+            if document is not None:
+                turned.append(_Turned(place, document.version, document.data, decode(document.data).closed))
+        record.closed = [closed for page in turned for closed in page.closed] + record.closed
+        return turned
+
+    def _put_back(self, key: str, record: Record, pages: Sequence[_Turned], tx: Transaction) -> None:
+        for page in pages:
+            data = encode(Record(closed=page.closed))
+            if data != page.data:
+                tx.put(page.place, data, expected=page.version)
+        record.closed = record.closed[sum(len(page.closed) for page in pages) :]
+
+    def _move(self, key: str, record: Record, now: int, tx: Transaction) -> None:
+        for page, closed in past.moved(self.rules, record, now):
+            tx.put(page_key(self.name, key, page.number), encode(Record(closed=closed)), expected=ABSENT)
 
     def _comes_late(self, due: int, attempt: int) -> bool:
         """Whether a timer had better wait: nobody was there when it was due, so that there may be events to catch up on,
@@ -164,6 +195,7 @@ class Aggregator:
                 tx.unit.send([job(self.name, self._where.ids(), alone, now)])
                 continue
             if changed:
+                self._move(key, record, now, tx)
                 tx.put(self._prefix + key, encode(record), expected=version)
         self._finish(work, tx)
 
@@ -208,6 +240,8 @@ class Aggregator:
         for late in result.late:
             self._late(key, late, work)
         result.changed = True
+        if result.late and self.rules.late == "amend":
+            result.forget()
         result.ended, result.late = [], []
 
     def _event(self, key: str, ended: Ended) -> Any:
@@ -243,6 +277,8 @@ class Aggregator:
         closed.events.sort(key=lambda each: (each.time, each.source, each.id))
         closed.links.append(Link(event.id, event.source, event.type, event.position))
         closed.late += 1
+        closed.since = min(closed.since, event.time // 1000)
+        closed.until = max(closed.until, event.time // 1000)
         group = Group(closed.epoch, closed.at, work.now, closed.start, closed.end, closed.events)
         made = self._event(key, Ended(group, "complete", complete=self.rules.satisfied(group)))
         if made is not None:
@@ -307,6 +343,15 @@ def _much_sooner(moment: int, timer: int, now: int) -> bool:
     """Whether a timer comes too late. By an eighth of the wait does no harm, and a replay of a year, in which the end
     comes nearer with each event, must not make a job of each."""
     return timer - moment > max(TOGETHER, (moment - now) // 8)
+
+
+class _Turned(NamedTuple):
+    """A page as it was read."""
+
+    place: str
+    version: int
+    data: bytes
+    closed: list[Closed]
 
 
 class _Work:

@@ -75,6 +75,22 @@ class Result:
     ended: list[Ended] = field(default_factory=list)
     late: list[TooLate] = field(default_factory=list)
     changed: bool = False
+    _known: set[tuple[str, str]] | None = None
+    _counted: int = 0
+
+    def closed_with(self, record: Record, event: Fine) -> bool:
+        """Whether a closed group has this event. Groups may only be added to the record meanwhile; else `forget`."""
+        if self._known is None:
+            self._known = set()
+        if self._counted < len(record.closed):
+            for closed in record.closed[self._counted :]:
+                self._known.update([(link.id, link.source) for link in closed.links])
+            self._counted = len(record.closed)
+        return (event.id, event.source) in self._known
+
+    def forget(self) -> None:
+        """A closed group has got another event."""
+        self._known, self._counted = None, 0
 
 
 def add(rules: Rules, record: Record, event: Fine, now: int, result: Result) -> None:
@@ -83,6 +99,10 @@ def add(rules: Rules, record: Record, event: Fine, now: int, result: Result) -> 
         group = record.open[0] if record.open else None
         _into(rules, record, group, None, event, now, result)
         return
+    if rules.time == "processing" and (
+        any(_has(group.events, event) for group in record.open) or result.closed_with(record, event)
+    ):
+        return  # by the clock a repeat would fall into another window
     at = event.time // 1000 if rules.time == "event" else now
     spans = [Span(group.start or 0, group.end or 0) for group in record.open]
     if isinstance(rules.window, Gap):
@@ -106,7 +126,7 @@ def _into(
 ) -> None:
     if group is None:
         before = _before(rules, record, span)
-        if _closed_with(record, event) if span is None else (before is not None and _among(before.links, event)):
+        if result.closed_with(record, event) if span is None else (before is not None and _among(before.links, event)):
             return
         passed = span is not None and rules.time == "event" and span.end + rules.grace <= record.mark
         begins_anew = rules.late == "new" or (rules.late == "amend" and before is None)
@@ -114,7 +134,7 @@ def _into(
             result.late.append(TooLate(event, before))
             return
         group = _open(record, span, now)
-    elif _has(group.events, event) or (span is None and _closed_with(record, event)):
+    elif _has(group.events, event) or (span is None and result.closed_with(record, event)):
         return
     group.events.append(event)
     group.last = now
@@ -145,11 +165,17 @@ def _open(record: Record, span: Span | None, now: int) -> Group:
     if span is None:
         group = Group(str(record.groups), now, now, None, None, [])
     else:
-        again = sum(1 for closed in record.closed if closed.start == span.start)
-        epoch = f"{span.start}.{again + 1}" if again else str(span.start)
-        group = Group(epoch, now, now, span.start, span.end, [])
+        group = Group(_epoch(record, span.start), now, now, span.start, span.end, [])
     record.open.append(group)
     return group
+
+
+def _epoch(record: Record, start: int) -> str:
+    """A name for a group that begins then, which no other group of the key has had."""
+    if any(page.start <= start < page.end for page in record.past):
+        return f"{start}.{record.groups}"  # some page may have one; there have been fewer of it than of all
+    again = sum(1 for closed in record.closed if closed.start == start)
+    return f"{start}.{again + 1}" if again else str(start)
 
 
 def _joined(record: Record, groups: Sequence[Group], span: Span) -> Group | None:
@@ -162,7 +188,7 @@ def _joined(record: Record, groups: Sequence[Group], span: Span) -> Group | None
         first.opened = min(first.opened, other.opened)
         record.open.remove(other)
     if first.start != span.start:
-        first.start, first.epoch = span.start, str(span.start)
+        first.start, first.epoch = span.start, _epoch(record, span.start)
     first.end = span.end
     return first
 
@@ -183,13 +209,6 @@ def _among(links: Sequence[Link], event: Fine) -> bool:
     id_, source = event.id, event.source
     for each in links:  # noqa: SIM110
         if each.id == id_ and each.source == source:
-            return True
-    return False
-
-
-def _closed_with(record: Record, event: Fine) -> bool:
-    for closed in record.closed:  # noqa: SIM110
-        if _among(closed.links, event):
             return True
     return False
 
@@ -253,5 +272,7 @@ def close(record: Record, ended: Ended, now: int, coarse: str | None, *, keep_ev
         Closed(
             group.epoch, now, ended.reason, group.start, group.end,
             [] if coarse is None else [coarse], links, group.events if keep_events else [],
+            since=min([event.time for event in group.events]) // 1000,
+            until=max([event.time for event in group.events]) // 1000,
         )
     )  # fmt: skip

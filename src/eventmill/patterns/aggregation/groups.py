@@ -19,6 +19,8 @@ from eventmill.patterns.aggregation.record import (
     decode,
     definition_key,
     encode,
+    page_key,
+    past_prefix,
     prefix_of,
 )
 
@@ -60,8 +62,17 @@ async def define(store: Store, name: str, rules: str) -> None:
             tx.put(definition_key(name), made, expected=None)
 
 
+async def pages(store: Store, name: str) -> AsyncIterator[tuple[str, Record]]:
+    """The pages of all its keys: groups that were closed before those in the records."""
+    prefix, after = past_prefix(name), ""
+    while page := await store.documents(prefix, after=after, limit=PAGE):
+        for document in page:
+            yield document.key[len(prefix) :].rpartition("/")[0], decode(document.data)
+        after = page[-1].key
+
+
 async def records(store: Store, name: str) -> AsyncIterator[tuple[str, Record]]:
-    """An aggregator's keys, each with its groups, page by page."""
+    """An aggregator's keys, each with its open groups and the newest of the closed ones, page by page."""
     prefix, after = prefix_of(name), ""
     while page := await store.documents(prefix, after=after, limit=PAGE):
         for document in page:
@@ -70,8 +81,15 @@ async def records(store: Store, name: str) -> AsyncIterator[tuple[str, Record]]:
 
 
 async def record(store: Store, name: str, key: str) -> Record | None:
-    """The groups of one key."""
-    place = prefix_of(name) + key
+    """All groups of one key."""
+    found = await _at(store, prefix_of(name) + key)
+    if found is not None:
+        past = [await _at(store, page_key(name, key, page.number)) for page in found.past]
+        found.closed = [closed for page in past if page is not None for closed in page.closed] + found.closed
+    return found
+
+
+async def _at(store: Store, place: str) -> Record | None:
     found = await store.documents(place, limit=1)
     return decode(found[0].data) if found and found[0].key == place else None
 
@@ -102,7 +120,12 @@ async def prune(store: Store, name: str, before: int) -> None:
                 for place, document in (await tx.get_many(places)).items():
                     found = decode(document.data)
                     found.closed = [closed for closed in found.closed if closed.at >= before]
-                    gone = not found.closed and not found.open
+                    key = place.removeprefix(prefix_of(name))
+                    for old in found.past:
+                        if old.at < before:
+                            tx.put(page_key(name, key, old.number), None, expected=None)
+                    found.past = [each for each in found.past if each.at >= before]
+                    gone = not found.closed and not found.open and not found.past
                     tx.put(place, None if gone else encode(found), expected=document.version)
                 tx.put(mark.key, None, expected=None)
         if not due or len(due) < len(page):
@@ -122,10 +145,11 @@ async def made_of(store: Store, id_: str) -> Made | None:
         for made in _made(each.name, key, found):
             if id_ in made.coarse:
                 return made
-        async for other, found in records(store, each.name):  # its id is a digest, because the key is long
-            for made in _made(each.name, other, found):
-                if id_ in made.coarse:
-                    return made
+        for listed in (records(store, each.name), pages(store, each.name)):
+            async for other, found in listed:  # its id is a digest, because the key is long
+                for made in _made(each.name, other, found):
+                    if id_ in made.coarse:
+                        return made
     return None
 
 
@@ -137,8 +161,9 @@ async def went_into(store: Store, id_: str, key: str | None = None) -> list[Made
             found += _with(_made(each.name, key, await record(store, each.name, key)), id_)
             if found:
                 continue
-        async for other, groups in records(store, each.name):
-            found += _with(_made(each.name, other, groups), id_)
+        for listed in (records(store, each.name), pages(store, each.name)):
+            async for other, groups in listed:
+                found += _with(_made(each.name, other, groups), id_)
     return found
 
 

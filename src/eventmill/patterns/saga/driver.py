@@ -16,6 +16,7 @@ from eventmill.patterns.saga import decide
 from eventmill.patterns.saga.course import Course
 from eventmill.patterns.saga.definition import Saga
 from eventmill.patterns.saga.instance import Entry, Instance, State, decode, document_key
+from eventmill.patterns.saga.versions import late
 from eventmill.patterns.saga.wake import WAKE
 from eventmill.patterns.surroundings import Surroundings
 from eventmill.runtime.handler import Context
@@ -79,6 +80,11 @@ class Driver:
         else:
             instance, version = found
         saga = self._versions.get(instance.digest)
+        if saga is None and instance.ended:
+            self._ignore(message, key)
+            return None
+        if saga is None and instance.driver is None:
+            saga = await late(self._where.store, instance, self._versions.values())
         if saga is None:
             log.warning("%s: %s is of version %d, which is not declared here", self._saga, key, instance.version)
             return STRANGE

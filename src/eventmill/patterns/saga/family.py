@@ -98,7 +98,7 @@ class Sagas:
         """Refuse to start over instances in flight of a definition that is not declared, naming them."""
         if any(not saga.steps for saga in self._versions.values()):
             raise ConfigurationError(f"saga {self.name!r} has no steps: declare some with @saga.step()")
-        await reconcile(self._where.store, self.name, list(self._versions.values()))
+        await reconcile(self._where.store, self.name, list(self._versions.values()), self._where.now())
 
     async def tidy(self) -> None:
         """Remove instances that ended longer than the retention ago."""

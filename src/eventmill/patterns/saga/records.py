@@ -14,6 +14,7 @@ from eventmill.patterns.saga.instance import (
     decode,
     document_key,
     encode,
+    ended_key,
     ended_prefix,
     prefix_of,
 )
@@ -29,12 +30,16 @@ DEFINITIONS = "saga-definition/"
 
 
 class Definition(msgspec.Struct, frozen=True):
-    """What a store knows of one version of a saga: enough to say what may be done to its instances."""
+    """What a store knows of one version of a saga: enough to say what may be done to its instances.
+
+    retired: when it was first found to be declared no more, with nothing in flight; milliseconds since 1970 UTC.
+    """
 
     saga: str
     version: int
     digest: str
     shape: Shape
+    retired: int | None = None
 
 
 def definition_key(saga: str, digest: str) -> str:
@@ -93,6 +98,8 @@ async def operate(
         try:
             async with store.transaction() as tx:
                 tx.put(document_key(saga, key), encode(instance), expected=version)
+                if instance.ended:
+                    tx.put(ended_key(instance), b"", expected=None)
                 tx.send([wake(id_, saga, key, instance.queue, instance.topic, due=now, because=instance)])
         except ConflictError:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -13,24 +13,34 @@ from eventmill.patterns.saga.instance import Entry, Instance, document_key, enco
 from eventmill.patterns.saga.records import Definition, definition_key, definitions, instances, load
 from eventmill.patterns.saga.shape import Shape
 
+KEPT = 86_400_000
+"""Milliseconds that a definition is known after its last instance was seen."""
+
 SHOWN = 10
 """Instances named in a refusal; the rest is counted."""
 
 
-async def reconcile(store: Store, name: str, declared: Sequence[Saga]) -> None:
-    """Make the declared versions known; see to open instances of any other. Raises ConfigurationError with their list."""
+async def reconcile(store: Store, name: str, declared: Sequence[Saga], now: int) -> None:
+    """Make the declared versions known; see to open instances of any other. Raises ConfigurationError with their list.
+
+    now: milliseconds since 1970 UTC. A definition is kept for a while after its last instance: while services are
+    deployed one after another, old processes begin instances behind our back. See `late`.
+    """
     present = {saga.shape.digest: saga for saga in declared}
     known = {each.digest: each for each in await definitions(store, name)}
     for saga in declared:
-        other = next((each for each in known.values() if each.version == saga.version), None)
-        if other is not None and other.digest != saga.shape.digest and not _migrates(declared, other.version):
-            await _refuse_if_open(store, name, other, f"version {saga.version} was changed")
+        for other in known.values():
+            changed = other.version == saga.version and other.digest != saga.shape.digest
+            if changed and not _migrates(declared, other.version):
+                await _refuse_if_open(store, name, other, f"version {saga.version} was changed")
     strange = [each for digest, each in known.items() if digest not in present]
     # Looked at all before any is touched: what is refused must be as the old version has left it.
     refused: list[str] = []
+    used: set[str] = set()
     for each in strange:
         target = _migrates(declared, each.version)
         async for instance in _open(store, name, each):
+            used.add(each.digest)
             state = instance.state
             problem = (
                 f"version {each.version} is not declared any more"
@@ -48,14 +58,18 @@ async def reconcile(store: Store, name: str, declared: Sequence[Saga]) -> None:
                 await _migrate(store, instance, each.shape, target, target.migrate[each.version])
     async with store.transaction() as tx:
         for saga in declared:
-            if saga.shape.digest not in known:
-                made = Definition(name, saga.version, saga.shape.digest, saga.shape)
+            made = Definition(name, saga.version, saga.shape.digest, saga.shape)
+            if known.get(made.digest) != made:
                 tx.put(definition_key(name, made.digest), msgspec.json.encode(made), expected=None)
         for each in strange:
-            tx.put(definition_key(name, each.digest), None, expected=None)
+            place = definition_key(name, each.digest)
+            if each.digest in used or each.retired is None:
+                tx.put(place, msgspec.json.encode(msgspec.structs.replace(each, retired=now)), expected=None)
+            elif each.retired + KEPT < now:
+                tx.put(place, None, expected=None)
 
 
-def _migrates(declared: Sequence[Saga], version: int) -> Saga | None:
+def _migrates(declared: Collection[Saga], version: int) -> Saga | None:
     """The declared version that takes over the instances of another."""
     return next((saga for saga in declared if version in saga.migrate), None)
 
@@ -99,6 +113,20 @@ async def _migrate(store: Store, instance: Instance, old: Shape, target: Saga, r
         except ConflictError:
             continue
         return
+
+
+async def late(store: Store, instance: Instance, declared: Collection[Saga]) -> Saga | None:
+    """Take over an instance that an old process has begun since we started; None where no version here may.
+
+    It is changed in memory; whoever drives it stores it.
+    """
+    target = _migrates(declared, instance.version)
+    if target is None:
+        return None
+    for each in await definitions(store, instance.saga):
+        if each.digest == instance.digest:
+            return target if moved(instance, each.shape, target, target.migrate[each.version]) is None else None
+    return None
 
 
 def moved(instance: Instance, old: Shape, target: Saga, renamed: Mapping[str, str]) -> str | None:

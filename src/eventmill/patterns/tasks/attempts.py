@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -18,7 +19,7 @@ from eventmill.core.clock import Clock
 from eventmill.core.context import handling
 from eventmill.core.crash import point
 from eventmill.core.envelope import Envelopes
-from eventmill.core.errors import BackendError, ConfigurationError, LeaseLostError, UnitInterruptedError
+from eventmill.core.errors import BackendError, ConfigurationError, DecodeError, LeaseLostError, UnitInterruptedError
 from eventmill.core.failure import storable, told, trace_of
 from eventmill.core.job import Job, JobError
 from eventmill.core.outcome import DeadLetter, Outcome, Retry, Snooze
@@ -39,13 +40,19 @@ from eventmill.runtime.transaction import SyncTransaction, Transaction, current
 
 log = logging.getLogger("eventmill")
 
+T = TypeVar("T")
+
 TRACE_BYTES = 8_000
 ERRORS_KEPT = 20
 
-UNKNOWN = exponential(1.0, factor=3.0, attempts=8)
-"""While services are deployed, an old worker may meet a new task: a new one will claim it."""
+UNKNOWN = replace(exponential(1.0, factor=3.0, attempts=8), never=())
+"""While services are deployed, an old worker may meet a new task, or new arguments: a new one will claim it."""
 
 Settled = Ending | asyncio.Future[object] | None
+
+
+class UnfitError(Exception):
+    """A call's arguments are not those of the task as it is declared here."""
 
 
 class Attempts:
@@ -169,7 +176,10 @@ class Attempts:
                 self._spare(job)
                 return await self._end(task.name, task.keep, job, fence, Ending(job), "cancelled")
             error = raised
-        return await self._ended(task.name, task.keep, job, fence, self._failed(job, task.retry, outcome, error))
+        policy = task.retry
+        if isinstance(error, UnfitError):
+            policy, error = UNKNOWN, error.__cause__
+        return await self._ended(task.name, task.keep, job, fence, self._failed(job, policy, outcome, error))
 
     def _spare(self, job: Job) -> None:
         self.cancelled.discard(job.id)
@@ -178,8 +188,9 @@ class Attempts:
             running.uncancel()
 
     def _call(self, task: Task[..., Any], job: Job, transaction: Transaction) -> Awaitable[Any]:
-        """Begin the call; what it returns is to be awaited. Raises DecodeError."""
+        """Begin the call; what it returns is to be awaited. Raises UnfitError."""
         if task.isolated:
+            _fitting(lambda: task.arguments.decode(job.message.data))
             about = {
                 "group": task.name,
                 "attempt": job.attempts,
@@ -199,7 +210,7 @@ class Attempts:
                 return job.message
             return self._context(task, job)
 
-        called = task.bound(job.message.data, given)
+        called = _fitting(lambda: task.bound(job.message.data, given))
         if task.sync:
             return in_thread(self._threads, called)
         begun: Awaitable[Any] = called()
@@ -321,6 +332,13 @@ class Attempts:
             job.message.type, job.message.id, job.attempts, after, failure.error,
         )  # fmt: skip
         return Ending(job, retry_at=int((now + after) * 1000))
+
+
+def _fitting(read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except DecodeError as error:
+        raise UnfitError from error
 
 
 def _future(durable: Awaitable[object]) -> asyncio.Future[object]:

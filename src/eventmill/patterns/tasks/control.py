@@ -193,16 +193,17 @@ class Control:
     async def look(self) -> None:
         """One look."""
         prefix = f"{self._desk.prefix}control/"
-        found = await self._store.documents(prefix, limit=MANY)
-        queues = {each.key.removeprefix(f"{prefix}queue/"): each.data for each in found if "/queue/" in each.key}
+        # Apart: however many are to be cancelled, what was said of the queues is heard.
+        found = await self._store.documents(f"{prefix}cancel/", limit=MANY)
+        said_of = await self._store.documents(f"{prefix}queue/", limit=MANY)
+        queues = {each.key.removeprefix(f"{prefix}queue/"): each.data for each in said_of}
         for each in self._workers:
             said = queues.get(each.queue)
             setting = Setting() if said is None else decode_setting(said)
             each.worker.set(paused=setting.paused, concurrency=setting.concurrency or each.concurrency)
             await each.attempts.tell(each.worker.fence)
         for document in found:
-            if document.key.startswith(f"{prefix}cancel/"):
-                await self._cancel(document.key.removeprefix(f"{prefix}cancel/"))
+            await self._cancel(document.key.removeprefix(f"{prefix}cancel/"))
 
     async def _cancel(self, identity: str) -> None:
         for each in self._workers:

@@ -80,7 +80,14 @@ class Schedules:
 
     async def list(self) -> Sequence[Plan]:
         """All that are stored, by their names."""
-        return [_decode(each.data) for each in await self._store.documents(self._key(""), limit=MANY)]
+        found: list[Plan] = []
+        after = ""
+        while page := await self._store.documents(self._key(""), after=after, limit=MANY):
+            found += [_decode(each.data) for each in page]
+            if len(page) < MANY:
+                break
+            after = page[-1].key
+        return found
 
     async def pause(self, name: str) -> None:
         """Let it not fire until it is resumed; the moments that pass meanwhile are not made up for."""
@@ -150,7 +157,14 @@ class Schedules:
                 continue
             following = plan.next
             if following <= now:
-                following = await self._fire(plan.name)
+                try:
+                    following = await self._fire(plan.name)
+                except (ConflictError, BackendError):
+                    raise
+                except Exception:
+                    # It must not keep the others from firing.
+                    log.exception("schedule %s cannot fire, and is tried again", plan.name)
+                    continue
             soonest = min(soonest, following)
         return max(0.0, (soonest - self._now) / 1000)
 

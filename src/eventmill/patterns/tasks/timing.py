@@ -71,8 +71,13 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
             return (moment // step + 1) * step
         assert self.cron is not None
         local = datetime.fromtimestamp(moment / 1000, ZoneInfo(self.tz))
-        following: datetime = next(_cron(self.cron, local))
-        return round(following.timestamp() * 1000)
+        following: datetime
+        for following in _cron(self.cron, local):
+            after = round(following.timestamp() * 1000)
+            # In the hour that comes twice, the next local time may be one that was there the first time.
+            if after > moment:
+                return after
+        raise ConfigurationError(f"cron={self.cron!r} names no moment after {local.isoformat()}")
 
     def fires(self, planned: int, now: int) -> tuple[Sequence[int], int]:
         """What to fire, and the moment planned next. planned: the moment that was; all in milliseconds."""
