@@ -72,6 +72,14 @@ class Staged:
             self.durable.set_result(list(positions[self.start : self.start + len(self.messages)]))
 
 
+class Shared(asyncio.Future[None]):
+    """What all units of a commit await. One that is cancelled waits for the others' sake, too: a task that awaits a future
+    would cancel it, and with it whoever else awaits it."""
+
+    def cancel(self, msg: object = None) -> bool:
+        return False
+
+
 class Group:
     """The units of one commit."""
 
@@ -89,7 +97,7 @@ class Group:
         "verified",
     )
 
-    def __init__(self, durable: asyncio.Future[None], opened: float, journal: Journal, appender: Appender) -> None:
+    def __init__(self, durable: Shared, opened: float, journal: Journal, appender: Appender) -> None:
         self.durable = durable
         durable.add_done_callback(_retrieve)
         self.journal = journal

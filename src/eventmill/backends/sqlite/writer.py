@@ -29,7 +29,7 @@ from eventmill.backends.sqlite.alone import Alone, run_through
 from eventmill.backends.sqlite.append import Appender
 from eventmill.backends.sqlite.checkpoint import Checkpoints
 from eventmill.backends.sqlite.connection import connect, translate
-from eventmill.backends.sqlite.group import Group, Staged
+from eventmill.backends.sqlite.group import Group, Shared, Staged
 from eventmill.backends.sqlite.journal import Journal
 from eventmill.core import fork
 from eventmill.core.clock import Clock
@@ -186,7 +186,7 @@ class Writer:
         return self._begun()
 
     def _begun(self) -> Group:
-        self._group = Group(self._loop.create_future(), monotonic(), Journal(self.connection), self.appender)
+        self._group = Group(Shared(loop=self._loop), monotonic(), Journal(self.connection), self.appender)
         return self._group
 
     def _begin(self) -> bool:
