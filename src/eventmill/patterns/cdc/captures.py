@@ -76,8 +76,10 @@ class Captures:
             messages=messages, order=order, partitions=partitions, retention=retention, max_bytes=max_bytes,
             debezium=debezium, register=self._register,
         )  # fmt: skip
-        if made.name in self._declared:
-            raise ConfigurationError(f"a capture {made.name!r} is there already: give this one another name=")
+        # What a source keeps has names in which - and _ are the same.
+        same = next((name for name in self._declared if name.replace("-", "_") == made.name.replace("-", "_")), None)
+        if same is not None:
+            raise ConfigurationError(f"a capture {same!r} is there already: give this one another name=")
         self._declared[made.name] = made
         for topic, partition_count in made.topics.items():
             self._topics.setdefault(topic, partition_count)
