@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -88,9 +89,9 @@ class Capturing:
             await self.capture.source.close()
 
     async def _wait(self, seconds: float) -> None:
-        waiting = asyncio.ensure_future(self._stopped.wait())
-        await asyncio.wait([waiting], timeout=seconds)
-        waiting.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
 
     async def _live(self) -> None:
         """From joining to leaving; a new member name each time, so that nothing of a former life can be taken for ours."""
