@@ -119,10 +119,17 @@ class Capturing:
 
     async def _claim(self, fence: Fence, place: list[Partition]) -> Cursor | None:
         """Wait for the lease; None when stopped meanwhile."""
+        waiting = False
         while not self._stopped.is_set():
             balance = await self._store.balance(fence.group, fence.member, place, self._lease)
             if balance.acquired:
                 return balance.acquired[0]
+            if not waiting:
+                log.info(
+                    "capture %s: another process captures, or did until its lease of %g s ends; waiting",
+                    self.capture.name, self._lease,
+                )  # fmt: skip
+                waiting = True
             await self._wait(self._lease / 3)
         return None
 

@@ -103,6 +103,8 @@ class Session:
                         task.result()
                 entries = await self._stream.read(BATCH, IDLE)
                 await self._tell(entries)
+            if self._teller.moved:
+                await self._store_told(self._clock.now())
             if self._commit is not None:
                 await self._commit
         finally:
@@ -116,7 +118,8 @@ class Session:
         teller = self._teller
         if not teller.moved:
             return
-        if not teller.messages and not teller.progress.copying and now - self._committed_at < QUIET:
+        urgent = teller.messages or teller.copied_all or teller.progress.copying
+        if not urgent and now - self._committed_at < QUIET:
             return
         await self._store_told(now)
 

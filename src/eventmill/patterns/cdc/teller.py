@@ -47,6 +47,8 @@ class Teller:
         self.moved = False
         """Whether the progress has moved since the last `take_messages`."""
         self.reshaped = False
+        self.copied_all = False
+        """Whether a table's snapshot was completed since then."""
         self._translator = translator
         self._fill = fill
         self._begin: Begin | None = None
@@ -59,7 +61,7 @@ class Teller:
     def take_messages(self) -> list[Message]:
         """What was made since the last call, for one commit with the progress as it is now."""
         messages, self.messages = self.messages, []
-        self.moved = self.reshaped = False
+        self.moved = self.reshaped = self.copied_all = False
         return messages
 
     @property
@@ -207,6 +209,7 @@ class Teller:
         copied.after = chunk.last or copied.after
         if chunk.final:
             copied.state = "done"
+            self.copied_all = True
         self.recent.forget(chunk.view)
         self.moved = True
         self.copied()
