@@ -377,6 +377,24 @@ async def test_a_function_that_fails_is_retried_and_keeps_its_events(url: str) -
         assert found["parts"] == ["last", "AggAccount(customer='a')"]
 
 
+@in_loop
+async def test_a_group_that_cannot_be_built_holds_up_no_other(url: str) -> None:
+    healed: list[bool] = []
+
+    def registered(group: Collected) -> AggRegistered:
+        if group.key == "key3" and not healed:
+            raise RuntimeError("not yet")
+        return AggRegistered(group.key, [str(group.reason)])
+
+    app = make(url, registered, idle=0.2)
+    async with running(app):
+        await app.publish(*(AggContact(f"key{number}") for number in range(6)))
+        found = await coarse(app, 5)
+        assert sorted(each["customer"] for each in found) == [f"key{number}" for number in (0, 1, 2, 4, 5)]
+        healed.append(True)
+        await coarse(app, 6)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

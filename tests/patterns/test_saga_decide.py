@@ -120,15 +120,14 @@ class SagaLife(RuleBasedStateMachine):
         if how == "refused":
             self.there.discard(step.name)
         retry_at = self.now + 3 if again and how == "error" else None
-        decide.failed(self.shape, self.instance, step, self.now, error=how, known=known, retry_at=retry_at)
+        decide.failed(self.shape, self.instance, step, self.now, error=how, known=known, refused=how == "refused",
+                      retry_at=retry_at)  # fmt: skip
 
     @precondition(lambda self: isinstance(self.do, Expire | Interrupted))
     @rule(again=st.booleans())
     def give_up(self, again: bool) -> None:
         do = self.do
         known = isinstance(do, Interrupted) and not do.step.outside  # type: ignore[union-attr]
-        if known:
-            self.there.discard(do.step.name)  # type: ignore[union-attr]
         decide.failed(
             self.shape, self.instance, do.step, self.now, error="gone", known=known,  # type: ignore[union-attr]
             retry_at=self.now if again else None,
@@ -200,7 +199,13 @@ class SagaLife(RuleBasedStateMachine):
         halted = self.instance.halted
         assert halted is not None
         backward = self.instance.backward
-        operate(self.shape, self.instance, action, self.now, by="ada", why="so", outcome=outcome)
+        before = encode(self.instance)
+        try:
+            operate(self.shape, self.instance, action, self.now, by="ada", why="so", outcome=outcome)
+        except ConfigurationError:
+            assert (action, outcome) == ("resolve", "failed")
+            assert encode(self.instance) == before, "what is refused changes nothing"
+            return
         assert self.instance.state is not State.NEEDS_ATTENTION
         if action != "retry":
             self.by_hand.add(halted)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from eventmill.backends.postgres.database import Database
+from eventmill.backends.postgres.deadlocks import tried_again
 from eventmill.backends.postgres.values import Value, int4s, number, text, texts
 from eventmill.backends.sql.groups import listed
 from eventmill.core.assignment import share
@@ -25,6 +26,7 @@ def _places(partitions: Collection[Partition]) -> tuple[Value, Value]:
 class PostgresGroups(Database):
     """The cursor part of the Store. Whoever changes members or holders does so one at a time, under a lock."""
 
+    @tried_again
     async def enroll(self, group: str, types: Types | None, partitions: Collection[Partition]) -> None:
         known = {(topic, part) for topic, part, *_ in await self._fetch("cursors", text(group))}
         described = None if types is None else msgspec.json.encode(types).decode()
@@ -39,6 +41,7 @@ class PostgresGroups(Database):
         rows = await self._fetch("generation", text(group), number(self.now()))
         return int(rows[0][0]) if rows else 0
 
+    @tried_again
     async def balance(self, group: str, member: str, partitions: Collection[Partition], lease: float) -> Balance:
         wanted = set(partitions)
         milliseconds = int(lease * 1000)
@@ -69,6 +72,7 @@ class PostgresGroups(Database):
             point("lease.taken")
         return Balance(acquired, give, held)
 
+    @tried_again
     async def release(self, group: str, member: str, partitions: Collection[Partition] | None) -> None:
         point("lease.release")
         async with self._own() as unit:
@@ -85,6 +89,7 @@ class PostgresGroups(Database):
         milliseconds = int(lease * 1000)
         self._beater.run("beat", [number(self.now() + milliseconds), number(milliseconds), texts(members)])
 
+    @tried_again
     async def bury(self, incarnation: str) -> None:
         async with self._own() as unit:
             await unit.fetch("lock_members")
@@ -110,6 +115,7 @@ class PostgresGroups(Database):
             groups=await self._fetch("groups"),
         )
 
+    @tried_again
     async def forget(self, group: str) -> None:
         async with self._own() as unit:
             await unit.fetch("lock_members")

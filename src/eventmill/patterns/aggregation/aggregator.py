@@ -152,21 +152,36 @@ class Aggregator:
         now = self._where.now()
         work = _Work(now)
         for key, (version, record) in found.items():
-            result = Result()
-            if look.force:
-                collect.force(record, result)
-                log.info("%s: %s is closed by %s: %s", self.name, key, look.by, look.why)
-            else:
-                collect.look(self.rules, record, now, result)
-            ended = len(result.ended)
-            if ended or result.late:
-                self._apply(key, record, result, work)
-            if look.force and ended:
-                for closed in record.closed[-ended:]:
-                    closed.reason = f"forced by {look.by}: {look.why}"
-            if self._time(key, record, work) or result.changed:
+            before = work.here()
+            try:
+                changed = self._look_at(key, record, look, work)
+            except Exception:
+                if len(look.keys) == 1:
+                    raise
+                # The user's function fails for this one: by itself it is tried again, and holds up no other key.
+                work.back(before)
+                alone = msgspec.structs.replace(look, keys=[key])
+                tx.unit.send([job(self.name, self._where.ids(), alone, now)])
+                continue
+            if changed:
                 tx.put(self._prefix + key, encode(record), expected=version)
         self._finish(work, tx)
+
+    def _look_at(self, key: str, record: Record, look: Look, work: _Work) -> bool:
+        """Close what is over of one key; returns whether that has changed its record."""
+        result = Result()
+        if look.force:
+            collect.force(record, result)
+            log.info("%s: %s is closed by %s: %s", self.name, key, look.by, look.why)
+        else:
+            collect.look(self.rules, record, work.now, result)
+        ended = len(result.ended)
+        if ended or result.late:
+            self._apply(key, record, result, work)
+        if look.force and ended:
+            for closed in record.closed[-ended:]:
+                closed.reason = f"forced by {look.by}: {look.why}"
+        return self._time(key, record, work) or result.changed
 
     def _key_of(self, message: Message) -> str:
         if message.type in self._own_key and message.key is not None:
@@ -304,6 +319,15 @@ class _Work:
         self.messages: list[Message] = []
         self.closed: list[str] = []
         self.timers: dict[int, list[str]] = {}
+
+    def here(self) -> tuple[int, int]:
+        """A place to come back to, before anything is timed."""
+        return len(self.messages), len(self.closed)
+
+    def back(self, place: tuple[int, int]) -> None:
+        """Forget what came after a place."""
+        messages, closed = place
+        del self.messages[messages:], self.closed[closed:]
 
 
 def job(name: str, id_: str, look: Look, due: int) -> Job:

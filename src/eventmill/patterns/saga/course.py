@@ -245,7 +245,8 @@ class Course:
         else:
             error, known = "it asked for another attempt", not step.shape.outside
             at = now + int(outcome.after * 1000) if record.attempts < step.retry.attempts else None
-        decide.failed(self._saga.shape, self._instance, step.shape, now, error=error, known=known, retry_at=at)
+        decide.failed(self._saga.shape, self._instance, step.shape, now, error=error, known=known,
+                      refused=isinstance(outcome, DeadLetter), retry_at=at)  # fmt: skip
 
     def _undo_failed(self, step: Step, record: StepRecord, error: Exception | None, after: float = 0.0) -> None:
         now, attempt, policy = self._where.now(), record.undo_attempts + 1, step.undo_retry

@@ -137,14 +137,24 @@ def done(instance: Instance, step: StepShape, now: int, answer_by: int | None = 
 
 
 def failed(
-    shape: Shape, instance: Instance, step: StepShape, now: int, *, error: str, known: bool, retry_at: int | None = None
+    shape: Shape,
+    instance: Instance,
+    step: StepShape,
+    now: int,
+    *,
+    error: str,
+    known: bool,
+    refused: bool = False,
+    retry_at: int | None = None,
 ) -> None:
-    """An attempt failed. known: for certain nothing of it took place, under its idempotency key.
+    """An attempt failed. known: for certain nothing of it took place; of an earlier attempt something may have.
 
+    refused: the step itself says that nothing took place under its idempotency key, by any attempt.
     retry_at: when it is tried again; None: it is given up, and the saga turns round, or needs a person.
     """
     record = _record(instance, step)
     record.error = error
+    known = refused or (known and not record.unsure)
     record.unsure = not known
     if retry_at is not None and instance.state is State.RUNNING:
         record.state, record.due = StepState.AGAIN, retry_at
@@ -201,7 +211,8 @@ def answered(shape: Shape, instance: Instance, event: str, now: int, *, detail: 
     if record is None or not begun or record.state not in (StepState.WAITING, StepState.UNKNOWN, StepState.AGAIN):
         instance.note(Entry(now, "answer.late", step.name, detail=event, event=id_))
         return
-    if record.state is StepState.UNKNOWN and instance.halted == step.name:
+    # On the way back it stays with the person who was asked: the answer says what is to be undone, not that it can be.
+    if record.state is StepState.UNKNOWN and instance.halted == step.name and not instance.backward:
         instance.state, instance.halted = State.RUNNING, None
     record.unsure = False
     instance.note(Entry(now, "answer", step.name, record.attempts, detail=event, event=id_))

@@ -64,8 +64,6 @@ def _at_halt(shape: Shape, instance: Instance, action: Action, now: int, outcome
     if record is None:
         _choreographed(instance, action, now, outcome)
         return
-    instance.state = State.COMPENSATING if instance.backward else State.RUNNING
-    record.due = None
     if action == "resolve" and outcome not in ("done", "failed"):
         raise ConfigurationError(f"outcome={outcome!r}: choose 'done' or 'failed'")
     if instance.backward:
@@ -74,19 +72,24 @@ def _at_halt(shape: Shape, instance: Instance, action: Action, now: int, outcome
                 f"{instance.key} stands at the compensation of {record.name!r}: resolve says that it was undone by hand; "
                 "to leave it as it is, skip it"
             )
+        instance.state, record.due = State.COMPENSATING, None
         if action == "retry":
             record.undo_attempts = 0
         else:
             record.state = StepState.SKIPPED if action == "skip" else StepState.UNDONE
-    elif action == "retry":
+        return
+    instance.state, record.due = State.RUNNING, None
+    if action == "retry":
         record.state, record.attempts, record.due = StepState.AGAIN, 0, now
     elif action == "skip":
         record.state = StepState.SKIPPED
     elif outcome == "done":
         record.state = StepState.DONE
     else:
+        stood = record.state
         record.state = StepState.FAILED
         if irrevocable(shape, instance):
+            record.state, instance.state = stood, State.NEEDS_ATTENTION
             raise ConfigurationError(
                 f"{instance.key} is past its point of no return, so that {record.name!r} cannot count as failed: retry it, "
                 "skip it, or resolve it as done"
