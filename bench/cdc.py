@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -164,22 +166,24 @@ async def latencies(app: App, url: str, rows: int, count: int) -> list[float]:
     return times
 
 
-async def snapshot(plan: Plan) -> Measurement:
-    """Rows of an existing table into the log, without a handler; and how much memory the process needed at most."""
+async def into_log(plan: Plan, *, streamed: bool) -> Measurement:
+    """Rows of an existing table, or of one transaction, into the log, without a handler; and the memory it took at most."""
     rows = 50_000 if plan.quick else 1_000_000
     with database() as url, plan.place() as place:
         run(url, TABLE)
-        run(url, FILL, 1, rows)
-        run(url, "ANALYZE items")
+        if not streamed:
+            run(url, FILL, 1, rows)
+            run(url, "ANALYZE items")
         code = (
             "import asyncio, resource, sys, time\n"
-            "from bench.cdc import service\n"
+            "from bench.cdc import FILL, run, service\n"
             "from eventmill.patterns.cdc.setup import initialise\n"
             "async def main():\n"
             "    app = service(sys.argv[1], sys.argv[2])\n"
             "    async with app:\n"
             "        (capture,) = app.captures\n"
-            "        await initialise(app.store, capture, app.clock, app.ids)\n"
+            f"        await initialise(app.store, capture, app.clock, app.ids, snapshot={not streamed})\n"
+            f"        if {streamed}: run(sys.argv[2], FILL, 1, {rows})\n"
             "        running = asyncio.create_task(app.run(handle=False))\n"
             "        began = time.perf_counter()\n"
             "        early = 0\n"
@@ -200,12 +204,17 @@ async def snapshot(plan: Plan) -> Measurement:
         )  # fmt: skip
     seconds, early, peak = map(float, done.stdout.split())
     details = {"rows": rows, "MB_at_20k_rows": round(early / 1024), "MB_at_the_end": round(peak / 1024)}
-    return Measurement("cdc: snapshot", rows / seconds, "rows/s", details=details)
+    name = "cdc: one transaction" if streamed else "cdc: snapshot"
+    return Measurement(name, rows / seconds, "rows/s", details=details)
 
 
-async def slowed(plan: Plan) -> Measurement:
-    """Small transactions on the source, with a capture running in another process and without, in turn."""
-    seconds, rounds = (2.0, 2) if plan.quick else (4.0, 5)
+async def slowed(plan: Plan) -> list[Measurement]:
+    """Small transactions on the source, with a service that captures them and without, in turn.
+
+    Of writers that pause, as an application does, it is the time of a transaction; of writers that do not, the rate on a machine
+    whose processors they share with the service. And what the server itself spends for it: a process decodes its log.
+    """
+    seconds, rounds = (1.5, 2) if plan.quick else (3.0, 7)
     with database() as url, plan.place() as place:
         run(url, TABLE)
         run(url, FILL, 1, 10_000)
@@ -219,49 +228,90 @@ async def slowed(plan: Plan) -> Measurement:
             "import sys\nfrom bench.cdc import service\nimport asyncio\nfrom eventmill.runtime.service import Service\n"
             "asyncio.run(Service([service(sys.argv[1], sys.argv[2])]).run())"
         )
-        ratios, rates = [], []
+        paused, pressed, spent = [], [], []
         for _ in range(rounds):
-            without = await asyncio.to_thread(load, url, seconds)
+            without = [await asyncio.to_thread(load, url, seconds, pause) for pause in (PAUSE, 0.0)]
             process = subprocess.Popen([sys.executable, "-c", code, store, url])
             try:
                 await asyncio.sleep(2.5)
-                with_it = await asyncio.to_thread(load, url, seconds)
+                with_it = [await asyncio.to_thread(load, url, seconds, pause) for pause in (PAUSE, 0.0)]
             finally:
                 process.terminate()
                 process.wait(30)
-            ratios.append(with_it / without)
-            rates.append(without)
-    details = {"transactions": round(statistics.median(rates))}
-    return Measurement(
-        "cdc: source with a capture",
-        statistics.median(ratios),
-        "of its rate",
-        target=0.9,
-        samples=ratios,
-        details=details,
-    )
+            paused.append(without[0].median / with_it[0].median)
+            pressed.append(with_it[1].rate / without[1].rate)
+            spent.append(with_it[1])
+    details: dict[str, float | int | str] = {"ms": round(without[0].median * 1e3, 2)}
+    if all(each.sender for each in spent):
+        details["backend_us"] = round(statistics.median(each.backend for each in spent) * 1e6)
+        details["sender_us"] = round(statistics.median(each.sender for each in spent) * 1e6)
+    return [
+        Measurement(
+            "cdc: source with a capture", statistics.median(paused), "of its speed", target=0.9, samples=paused,
+            details=details,
+        ),
+        Measurement(
+            "cdc: saturated source", statistics.median(pressed), "of its rate", samples=pressed,
+            details={"transactions": round(spent[-1].rate)},
+        ),
+    ]  # fmt: skip
 
 
-def load(url: str, seconds: float, writers: int = 2) -> float:
-    """Transactions a second of some writers that pause as an application does."""
+PAUSE = 0.005
+"""Seconds between an application's transactions."""
+
+
+class Load(NamedTuple):
+    """rate: transactions a second. median: seconds of one. backend, sender: processor seconds of the server's for one, of the
+    process that makes it and of the one that reads the slot (0 where there is none, or the server is elsewhere)."""
+
+    rate: float
+    median: float
+    backend: float
+    sender: float
+
+
+def load(url: str, seconds: float, pause: float, writers: int = 2) -> Load:
     end = time.perf_counter() + seconds
-    counts = [0] * writers
+    times: list[float] = []
+    backend: list[float] = []
 
     def write(index: int) -> None:
+        own = []
         with psycopg.connect(url, autocommit=True) as connection:
             number = index
-            while time.perf_counter() < end:
+            while (began := time.perf_counter()) < end:
                 number = (number + 7) % 10_000 + 1
                 connection.execute("UPDATE items SET stock = stock + 1 WHERE id = %s", (number,))
-                counts[index] += 1
+                own.append(time.perf_counter() - began)
+                time.sleep(pause)
+            backend.append(processor(connection.info.backend_pid))
+        times.extend(own)
 
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE database = current_database()"
+        ).fetchone()
+        sender = row[0] if row else 0
+    before = processor(sender)
     threads = [threading.Thread(target=write, args=(index,)) for index in range(writers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / seconds
+    count = len(times)
+    return Load(count / seconds, statistics.median(times), sum(backend) / count, (processor(sender) - before) / count)
+
+
+def processor(pid: int) -> float:
+    """Processor seconds of a process of this machine until now; 0 of one that is not here."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def cdc(plan: Plan) -> list[Measurement]:
-    return [await decode(plan), *await to_view(plan), await snapshot(plan), await slowed(plan)]
+    rows = [await into_log(plan, streamed=False), await into_log(plan, streamed=True)]
+    return [await decode(plan), *await to_view(plan), *rows, *await slowed(plan)]

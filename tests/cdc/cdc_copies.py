@@ -27,7 +27,12 @@ class Copies:
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self._file, timeout=30)) as connection:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            return connection.execute(sql).fetchall()
+            try:
+                return connection.execute(sql).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):  # no process has lived long enough yet to make it
+                    return []
+                raise
 
     def rows(self) -> dict[tuple[str, str], dict[str, Any]]:
         return {(table, key): json.loads(data) for table, key, data in self.query("SELECT tab, id, data FROM copies")}

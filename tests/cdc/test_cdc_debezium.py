@@ -41,23 +41,23 @@ def test_a_debezium_stream_builds_a_copy(kafka_server: str, server: str, tmp_pat
     """A snapshot, updates with unavailable values, a delete with its tombstone, a key that changes, and rubbish."""
     address = urlsplit(kafka_server).netloc
     admin = AdminClient({"bootstrap.servers": address})
-    for made in admin.create_topics([NewTopic(f"{server}.public.customers", 3, 1)]).values():
+    for made in admin.create_topics([NewTopic(f"{server}.public.Customers", 3, 1)]).values():
         made.result()
     producer = Producer({"bootstrap.servers": address})
-    topic = f"{server}.public.customers"
+    topic = f"{server}.public.Customers"
 
     def send(key: int | None, value: bytes | None) -> None:
         producer.produce(topic, value, None if key is None else json.dumps({"id": key}))
 
     for number in range(1, 101):
-        send(number, record("r", "customers", None, {"id": number, "name": f"c{number}", "photo": "large"}, 1))
+        send(number, record("r", "Customers", None, {"id": number, "name": f"c{number}", "photo": "large"}, 1))
     for number in range(1, 101, 2):
         after = {"id": number, "name": "new", "photo": "__debezium_unavailable_value"}
-        send(number, record("u", "customers", None, after, 2))
+        send(number, record("u", "Customers", None, after, 2))
     for number in range(1, 101, 5):
-        send(number, record("d", "customers", {"id": number}, None, 3))
+        send(number, record("d", "Customers", {"id": number}, None, 3))
         send(number, None)
-    send(500, record("c", "customers", None, {"id": 500, "name": "late", "photo": None}, 4))
+    send(500, record("c", "Customers", None, {"id": 500, "name": "late", "photo": None}, 4))
     send(2, b"rubbish")
     producer.flush(20)
 
@@ -67,13 +67,13 @@ def test_a_debezium_stream_builds_a_copy(kafka_server: str, server: str, tmp_pat
         name="reader",
         settings=Settings(lease=3),
     )
-    tables = app.debezium(server, tables=["public.customers"])
+    tables = app.debezium(server, tables=["public.Customers"])
 
     @app.setup
     async def create(tx: Transaction) -> None:
         await tx.execute("CREATE TABLE IF NOT EXISTS copies (id INTEGER PRIMARY KEY, name TEXT, photo TEXT)")
 
-    @app.on(tables["public.customers"], group=f"{server}.copy", batch=50)
+    @app.on(tables["public.Customers"], group=f"{server}.copy", batch=50)
     async def copy(changes: list[Change], tx: Transaction) -> None:
         for change in changes:
             assert change.key is not None
@@ -111,15 +111,15 @@ def test_a_debezium_stream_builds_a_copy(kafka_server: str, server: str, tmp_pat
 def test_our_capture_feeds_consumers_of_debezium(
     postgres_url: str, kafka_server: str, server: str, tmp_path: Path
 ) -> None:
-    run(postgres_url, "CREATE TABLE customers (id integer PRIMARY KEY, name text)",
-        "INSERT INTO customers VALUES (1, 'one')")  # fmt: skip
+    run(postgres_url, 'CREATE TABLE "Customers" (id integer PRIMARY KEY, name text)',
+        "INSERT INTO \"Customers\" VALUES (1, 'one')")  # fmt: skip
     app = App(
         f"sqlite:///{tmp_path}/w.db",
         broker=f"{kafka_server}?debezium={server}",
         name="writer",
         settings=Settings(lease=3),
     )
-    capture = app.capture(postgres_url, tables=["customers"], name=server, debezium=True)
+    capture = app.capture(postgres_url, tables=["Customers"], name=server, debezium=True)
     consumer = Consumer(
         {
             "bootstrap.servers": urlsplit(kafka_server).netloc,
@@ -142,14 +142,14 @@ def test_our_capture_feeds_consumers_of_debezium(
         async with app:
             await initialise(app.store, capture, app.clock, Ids(app.clock))
             running = asyncio.create_task(app.run())
-            consumer.subscribe([f"{server}.public.customers"])
+            consumer.subscribe([f"{server}.public.Customers"])
             await asyncio.to_thread(consume, 1)
             run(
                 postgres_url,
-                "INSERT INTO customers VALUES (2, 'two')",
-                "ALTER TABLE customers ADD COLUMN more integer",
-                "UPDATE customers SET more = 3 WHERE id = 2",
-                "DELETE FROM customers WHERE id = 2",
+                "INSERT INTO \"Customers\" VALUES (2, 'two')",
+                'ALTER TABLE "Customers" ADD COLUMN more integer',
+                'UPDATE "Customers" SET more = 3 WHERE id = 2',
+                'DELETE FROM "Customers" WHERE id = 2',
             )
             await asyncio.to_thread(consume, 5)
             app.stop()
@@ -165,4 +165,4 @@ def test_our_capture_feeds_consumers_of_debezium(
     assert [key for key, _ in later] == [{"id": 2}] * 4
     assert [value and value["op"] for _, value in later] == ["c", "u", "d", None]
     assert later[1][1]["after"] == {"id": 2, "name": "two", "more": 3}
-    assert later[0][1]["source"]["table"] == "customers"
+    assert later[0][1]["source"]["table"] == "Customers"

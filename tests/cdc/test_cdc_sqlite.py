@@ -286,9 +286,11 @@ def test_the_command_line_begins_shows_and_ends_it(tmp_path: Path) -> None:
     (shown,) = json.loads(call("status", "legacyshop:app", "--json"))
     assert shown["tables"]["things"]["snapshot"] == "waiting"
     assert shown["trouble"] is None
-    running = subprocess.Popen(
-        [sys.executable, "-m", "eventmill", "cdc", "run", "legacyshop:app"], cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
+    said = tmp_path / "said.txt"
+    with said.open("wb") as output:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "eventmill", "cdc", "run", "legacyshop:app"], cwd=tmp_path, stderr=output
+        )
     try:
         deadline = time.monotonic() + 30
         while json.loads(call("status", "legacyshop:app", "--json"))[0]["tables"]["things"]["snapshot"] != "done":
@@ -296,6 +298,7 @@ def test_the_command_line_begins_shows_and_ends_it(tmp_path: Path) -> None:
     finally:
         running.terminate()
         assert running.wait(30) == 0
+    assert "things: before images are whole rows" in said.read_text()
     assert "all is well" in call("status", "legacyshop:app")
     assert "add --yes" in call("drop", "legacyshop:app", code=2)
     call("drop", "legacyshop:app", "--yes")

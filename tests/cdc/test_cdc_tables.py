@@ -12,6 +12,7 @@ from cdc_watching import declared, run, watched
 
 from eventmill import ConfigurationError
 from eventmill.core.clock import Ids
+from eventmill.patterns.cdc.report import report
 from eventmill.patterns.cdc.setup import initialise
 
 
@@ -317,6 +318,26 @@ def test_a_snapshot_that_waits_does_not_gather_what_it_has_told(
             await found.until(lambda _: len(session._teller.recent.transactions) < 10)
             session.copier.may_go_on.set()
             await found.count(360)
+
+    asyncio.run(main())
+
+
+def test_a_snapshot_that_ends_with_an_empty_chunk_is_noted_as_done(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although nothing is told with it, nor afterwards."""
+    few_rows_a_chunk(monkeypatch)
+
+    async def main() -> None:
+        run(postgres_url, "CREATE TABLE t (id integer PRIMARY KEY)", "INSERT INTO t SELECT generate_series(1, 7)")
+        async with watched(f"sqlite:///{tmp_path}/w.db", postgres_url, ["t"]) as found:
+            await found.count(7)
+        app, capture = declared(f"sqlite:///{tmp_path}/w.db", postgres_url, ["t"])
+        async with app:
+            progress = (await report(app.store, capture)).progress
+            assert progress is not None
+            assert not progress.copying
+            await capture.source.close()
 
     asyncio.run(main())
 

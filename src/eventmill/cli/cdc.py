@@ -13,6 +13,7 @@ import click
 from eventmill.app import App
 from eventmill.cli.output import counted, document, note, safe, span, table
 from eventmill.cli.place import opened
+from eventmill.cli.run import log_to_terminal
 from eventmill.cli.standard import confirm
 from eventmill.cli.target import load_app
 from eventmill.core.errors import ConfigurationError
@@ -86,6 +87,7 @@ def run(target: str) -> None:
     """
     app = load_app(target)
     _captures(app, None)
+    log_to_terminal()
     end_with_parent(app.settings.grace)
     asyncio.run(_run(app))
 
@@ -112,19 +114,27 @@ async def _run(app: App) -> None:
 
 
 async def _show(app: App) -> None:
-    """Snapshots under way: one line that moves on a terminal, a line now and then elsewhere."""
+    """Snapshots under way: one line that moves on a terminal, a line now and then elsewhere; and a line at each's end."""
     terminal = sys.stderr.isatty()
+    copying: set[tuple[str, str]] = set()
+    told_at = time.monotonic()
     while True:
-        await asyncio.sleep(0.5 if terminal else 10)
-        lines = [
-            _bar(capturing.capture.name, name, copied)
-            for capturing in app.captures.running
-            if capturing.session is not None
-            for name, copied in capturing.session.progress.tables.items()
-            if copied.state == "copying"
-        ]
-        for line in lines:
-            click.echo(f"\r\x1b[K{line}" if terminal else line, err=True, nl=not terminal)
+        await asyncio.sleep(0.5)
+        now = time.monotonic() >= told_at + (0 if terminal else 10)
+        for capturing in app.captures.running:
+            tables = {} if capturing.session is None else capturing.session.progress.tables
+            for name, copied in tables.items():
+                place = capturing.capture.name, name
+                if copied.state != "done":
+                    copying.add(place)
+                    if now and copied.state == "copying":
+                        told_at = time.monotonic()
+                        line = _bar(*place, copied)
+                        click.echo(f"\r\x1b[K{line}" if terminal else line, err=True, nl=not terminal)
+                elif place in copying:
+                    copying.remove(place)
+                    line = safe(f"{place[0]} {name}: copied, {copied.rows:,} rows")
+                    click.echo(f"\r\x1b[K{line}" if terminal else line, err=True)
 
 
 def _bar(capture: str, name: str, copied: Copied) -> str:

@@ -55,7 +55,7 @@ def run(targets: tuple[str, ...], processes: tuple[int, int], grace: float | Non
     apps = load_apps(targets)
     _refuse_namesakes(apps)
     seconds = max(app.settings.grace for app in apps) if grace is None else grace
-    _log_to_terminal()
+    log_to_terminal()
     end_with_parent(seconds + LAST_WORDS)
     if not worker:
         _introduce(apps, targets, processes)
@@ -84,7 +84,7 @@ class _Plain(logging.Formatter):
         return safe(super().format(record), lines=True)
 
 
-def _log_to_terminal() -> None:
+def log_to_terminal() -> None:
     """Show what happens, unless the App's own module has set up logging already."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain("%(asctime)s %(process)d %(levelname)s %(message)s"))

@@ -9,6 +9,7 @@ Debezium calls unavailable are those that eventmill calls unchanged.
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -24,10 +25,20 @@ from eventmill.core.message import Message
 from eventmill.core.timestamp import microseconds, timestamp
 
 UNAVAILABLE = "__debezium_unavailable_value"
-_UNAVAILABLE = (UNAVAILABLE, [UNAVAILABLE], b64encode(UNAVAILABLE.encode()).decode())
+_UNAVAILABLE: tuple[Any, ...] = (
+    UNAVAILABLE,
+    [UNAVAILABLE],
+    b64encode(UNAVAILABLE.encode()).decode(),
+    list(UNAVAILABLE.encode()),
+    {UNAVAILABLE: UNAVAILABLE},
+)
+"""As a text, an array of texts, bytes, an array of numbers, and a map."""
 
 OPERATIONS = {"c": "insert", "u": "update", "d": "delete", "r": "snapshot", "t": "truncate"}
 _LETTERS = {name: letter for letter, name in OPERATIONS.items()}
+
+_UNFIT = re.compile(r"[^a-z0-9_.-]+")
+_NO_TOPIC = re.compile(r"[^A-Za-z0-9._-]")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _read = msgspec.json.Decoder().decode
@@ -47,14 +58,19 @@ _read_wrapped = msgspec.json.Decoder(Wrapped).decode
 
 
 def type_of(topic: str) -> str:
-    """The type of a topic's changes: `legacy.public.customers` has `legacy.customers`, other schemas stay in it."""
+    """The type of a topic's changes: `legacy.public.Customers` has `legacy.customers`, other schemas stay in it."""
     server, _, table = topic.partition(".")
-    return f"{server}.{table.removeprefix('public.')}"
+    return f"{server}.{fitted(table.removeprefix('public.'))}"
+
+
+def fitted(table: str) -> str:
+    """A table's name as a part of a type's: small letters, and _ for what types do not have."""
+    return _UNFIT.sub("_", table.lower())
 
 
 def topic_of(server: str, table: str) -> str:
-    """The topic that Debezium uses for a table, which is named with its schema."""
-    return f"{server}.{table if '.' in table else f'public.{table}'}"
+    """The topic that Debezium uses for a table, which is named with its schema; Kafka takes few characters."""
+    return _NO_TOPIC.sub("_", f"{server}.{table if '.' in table else f'public.{table}'}")
 
 
 def from_debezium(key: bytes | None, value: bytes, *, topic: str, identity: str, arrived: int) -> Message:
@@ -211,14 +227,34 @@ def _variable(value: dict[str, Any]) -> str:
     return _decimal(value["value"], int(value["scale"]))
 
 
+_CYCLE = 146_097
+"""Days of 400 years, after which the calendar repeats."""
+
+_INFINITY = {9_223_372_036_825_200_000: "infinity", -9_223_372_036_832_400_000: "-infinity"}
+"""Microseconds by which Debezium means these, as PostgreSQL's JDBC driver does."""
+
+
+def _day(value: int) -> str:
+    """Days since 1970 as PostgreSQL has them, whose years go beyond those of `date`."""
+    cycles, days = divmod(value, _CYCLE)
+    day = date(1970, 1, 1) + timedelta(days=days)
+    year = day.year + 400 * cycles
+    return f"{year:04d}-{day:%m-%d}" if year > 0 else f"{1 - year:04d}-{day:%m-%d} BC"
+
+
 def _since(unit: int) -> Convert:
     """A moment without a zone: so many units of 1/unit seconds since 1970."""
+    infinite = _INFINITY | {value * unit // 1_000_000: text for value, text in _INFINITY.items()}
 
     def convert(value: int) -> str:
+        if value in infinite:
+            return infinite[value]
         second, part = divmod(value, unit)
-        moment = (_EPOCH + timedelta(seconds=second)).replace(tzinfo=None).isoformat()
+        days, second = divmod(second, 86_400)
+        day, _, era = _day(days).partition(" ")
         digits = f"{part * (1_000_000_000 // unit):09d}".rstrip("0")
-        return f"{moment}.{digits}" if digits else moment
+        time = f"{(_EPOCH + timedelta(seconds=second)):%H:%M:%S}{digits and '.'}{digits}"
+        return f"{day} {time} BC" if era else f"{day}T{time}"
 
     return convert
 
@@ -226,10 +262,6 @@ def _since(unit: int) -> Convert:
 def _time(unit: int) -> Convert:
     convert = _since(unit)
     return lambda value: convert(value).partition("T")[2]
-
-
-def _day(value: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
 
 
 _NAMED: Mapping[str, Convert] = {

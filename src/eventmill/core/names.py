@@ -53,6 +53,12 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def check_topic(topic: object) -> str:
+    """A topic that somebody has named, which may be another program's: the same rule, and capital letters."""
+    check_name(topic.lower() if isinstance(topic, str) else topic, "topic")
+    return str(topic)
+
+
 def topic_of(name: str) -> str:
     """Where a type's messages are kept unless it says otherwise: its name up to the first dot."""
     return name.partition(".")[0] or name

@@ -9,7 +9,7 @@ from typing import Any
 from eventmill.core.codec import codec_of, described
 from eventmill.core.errors import ConfigurationError, DecodeError, EncodeError, UnknownEventError
 from eventmill.core.key import Key, KeyOf
-from eventmill.core.names import check_name, topic_of
+from eventmill.core.names import check_name, check_topic, topic_of
 from eventmill.core.personal import PersonalData, PersonalFields
 from eventmill.core.tags import Tags, TagsOf
 from eventmill.core.upcasting import Upcasters, check_version
@@ -36,7 +36,7 @@ class EventType:
         self.name = check_name(name, "name")
         check_version(version, f"{name}: version")
         self.version = version
-        self.topic = topic_of(name) if topic is None else check_name(topic, "topic")
+        self.topic = topic_of(name) if topic is None else check_topic(topic)
         self._codec = codec_of(cls)
         self.keyed_by = key
         """The field, or the function, that was given as `key=`."""

@@ -23,6 +23,7 @@ _UNAVAILABLE = ("53", "25006", "57014")
 _HOPELESS = (
     "authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied", "is not permitted to",
     "certificate", "invalid connection option", "invalid sslmode", "does not support SSL", "permission denied",
+    "replication role to start walsender",
 )  # fmt: skip
 
 

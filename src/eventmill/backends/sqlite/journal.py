@@ -59,6 +59,10 @@ class Journal:
             else:
                 step()
 
+    def forget(self) -> None:
+        """The commit is over. The steps hold their units, whose messages would stay in memory with them, in circles."""
+        self.steps.clear()
+
 
 def kept(parameters: SqlParameters) -> SqlParameters:
     """Parameters that their owner may go on to change."""

@@ -265,6 +265,7 @@ class Writer:
                 raise
             return
         self._group = None
+        group.journal.forget()
         self._alone.committed(group.units + len(staged))
         group.additions.stored(positions)
         group.durable.set_result(None)
@@ -291,6 +292,7 @@ class Writer:
             for fence in group.fences:
                 # Nothing of this member may overtake what was just lost.
                 fence.valid = False
+            group.journal.forget()
             group.durable.set_exception(cause)
         for entry in staged:
             if not entry.durable.done():

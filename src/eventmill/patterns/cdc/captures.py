@@ -76,8 +76,10 @@ class Captures:
             messages=messages, order=order, partitions=partitions, retention=retention, max_bytes=max_bytes,
             debezium=debezium, register=self._register,
         )  # fmt: skip
-        if made.name in self._declared:
-            raise ConfigurationError(f"a capture {made.name!r} is there already: give this one another name=")
+        # What a source keeps has names in which - and _ are the same.
+        same = next((name for name in self._declared if name.replace("-", "_") == made.name.replace("-", "_")), None)
+        if same is not None:
+            raise ConfigurationError(f"a capture {same!r} is there already: give this one another name=")
         self._declared[made.name] = made
         for topic, partition_count in made.topics.items():
             self._topics.setdefault(topic, partition_count)
@@ -101,14 +103,18 @@ class Captures:
         """What `eventmill cdc init` does, for all of them; the App must be open. See there."""
         where = self._where
         for each in self:
-            await initialise(where.store, each, where.clock, where.ids, anew=anew, snapshot=snapshot)
-            await each.source.close()
+            try:
+                await initialise(where.store, each, where.clock, where.ids, anew=anew, snapshot=snapshot)
+            finally:
+                await each.source.close()
 
     async def drop(self) -> None:
         """What `eventmill cdc drop` does, for all of them: nothing is kept for them at the sources any more."""
         for each in self:
-            await drop(self._where.store, each)
-            await each.source.close()
+            try:
+                await drop(self._where.store, each)
+            finally:
+                await each.source.close()
 
     def capturings(self, incarnation: str, heartbeat: Heartbeat, numbers: count[int]) -> Sequence[Capturing]:
         """This process's part in each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -88,9 +89,9 @@ class Capturing:
             await self.capture.source.close()
 
     async def _wait(self, seconds: float) -> None:
-        waiting = asyncio.ensure_future(self._stopped.wait())
-        await asyncio.wait([waiting], timeout=seconds)
-        waiting.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
 
     async def _live(self) -> None:
         """From joining to leaving; a new member name each time, so that nothing of a former life can be taken for ours."""
@@ -118,10 +119,17 @@ class Capturing:
 
     async def _claim(self, fence: Fence, place: list[Partition]) -> Cursor | None:
         """Wait for the lease; None when stopped meanwhile."""
+        waiting = False
         while not self._stopped.is_set():
             balance = await self._store.balance(fence.group, fence.member, place, self._lease)
             if balance.acquired:
                 return balance.acquired[0]
+            if not waiting:
+                log.info(
+                    "capture %s: another process captures, or did until its lease of %g s ends; waiting",
+                    self.capture.name, self._lease,
+                )  # fmt: skip
+                waiting = True
             await self._wait(self._lease / 3)
         return None
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import msgspec
 
 from eventmill.core.changes import Column, Row
-from eventmill.core.debezium import topic_of
+from eventmill.core.debezium import fitted, topic_of
 from eventmill.core.errors import ConfigurationError
 from eventmill.core.names import check_name
 from eventmill.core.registry import Registry
@@ -82,14 +81,11 @@ class Emission(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: int
 
 
-_UNFIT = re.compile(r"[^a-z0-9_.-]+")
-
-
 def type_name(capture: str, table: str) -> str:
     """The type and topic of a table's changes: `legacy.customers`, `legacy.sales.orders`."""
     schema, _, name = table.rpartition(".")
     part = name if schema in ("", "public") else f"{schema}.{name}"
-    return check_name(f"{capture}.{_UNFIT.sub('_', part.lower())}", "the name of a captured table's events")
+    return check_name(f"{capture}.{fitted(part)}", "the name of a captured table's events")
 
 
 def declare(registry: Registry, capture: str, tables: list[str], *, debezium: bool = False) -> dict[str, type[Change]]:

@@ -83,6 +83,7 @@ class Copier:
             self._teller.windows.append(window)
             chunk = await self._source.chunk(self._capture, self._shape(table), after, limit)
             if told.all_seen_by(chunk.view):
+                window.read(chunk)
                 return window, chunk
             # A transaction was told that is not visible yet: it will be in a moment.
             self._teller.windows.remove(window)

@@ -31,6 +31,10 @@ BATCH = 2_000
 IDLE = 1.0
 """Seconds to wait for the stream before looking around."""
 
+LINGER, FEW = 0.005, 200
+"""Seconds from one commit to the next while small transactions follow one another, of fewer entries than these: each costs
+a flush of the disk, which may be the source's, too. One that comes after a pause is committed at once."""
+
 QUIET = 10.0
 """Seconds after which a position that moved past nothing of ours is committed, so that the source may let go of its log."""
 
@@ -103,6 +107,10 @@ class Session:
                         task.result()
                 entries = await self._stream.read(BATCH, IDLE)
                 await self._tell(entries)
+                if 0 < len(entries) < FEW and not self.progress.copying:
+                    await self._clock.sleep(max(0.0, self._committed_at + LINGER - self._clock.now()))
+            if self._teller.moved:
+                await self._store_told(self._clock.now())
             if self._commit is not None:
                 await self._commit
         finally:
@@ -116,7 +124,8 @@ class Session:
         teller = self._teller
         if not teller.moved:
             return
-        if not teller.messages and not teller.progress.copying and now - self._committed_at < QUIET:
+        urgent = teller.messages or teller.copied_all or teller.progress.copying
+        if not urgent and now - self._committed_at < QUIET:
             return
         await self._store_told(now)
 

@@ -47,6 +47,8 @@ class Teller:
         self.moved = False
         """Whether the progress has moved since the last `take_messages`."""
         self.reshaped = False
+        self.copied_all = False
+        """Whether a table's snapshot was completed since then."""
         self._translator = translator
         self._fill = fill
         self._begin: Begin | None = None
@@ -59,7 +61,7 @@ class Teller:
     def take_messages(self) -> list[Message]:
         """What was made since the last call, for one commit with the progress as it is now."""
         messages, self.messages = self.messages, []
-        self.moved = self.reshaped = False
+        self.moved = self.reshaped = self.copied_all = False
         return messages
 
     @property
@@ -113,22 +115,24 @@ class Teller:
 
     async def _counted(self, entry: RowChange | Truncated) -> None:
         """Hold each change until it is known whether it is the transaction's last."""
-        windows = [window for window in self.windows if window.table == entry.table]
-        for window in windows:
-            self._note(window, entry)
+        whole = False
+        for window in self.windows:
+            if window.table == entry.table:
+                whole |= self._note(window, entry)
         if self._held is not None:
             await self._release(last=False)
         self._held = entry
-        self._whole = bool(windows)
+        self._whole = whole
 
-    def _note(self, window: Window, entry: RowChange | Truncated) -> None:
+    def _note(self, window: Window, entry: RowChange | Truncated) -> bool:
+        """Whether a row of the window's chunk may be left out for this change."""
         assert self._begin is not None
         if isinstance(entry, Truncated):
             window.truncated(self._begin.transaction)
-            return
-        window.changed(entry.key, self._begin.transaction)
+            return False
         if entry.moved_from is not None:
             window.changed(entry.moved_from, self._begin.transaction)
+        return window.changed(entry.key, self._begin.transaction)
 
     async def _release(self, *, last: bool) -> None:
         held, self._held = self._held, None
@@ -207,6 +211,7 @@ class Teller:
         copied.after = chunk.last or copied.after
         if chunk.final:
             copied.state = "done"
+            self.copied_all = True
         self.recent.forget(chunk.view)
         self.moved = True
         self.copied()

@@ -14,7 +14,8 @@ from eventmill.core.changes import Chunk, Key, Row, View
 class Window:
     """Notes what the stream tells of one table, from before a chunk is read until it is told.
 
-    reshaped: whether the table's columns were others since.
+    As soon as the chunk is read only what concerns its rows is kept, however much the stream tells. reshaped: whether the
+    table's columns were others since.
     """
 
     def __init__(self, table: str) -> None:
@@ -22,9 +23,24 @@ class Window:
         self.reshaped = False
         self._changes: dict[Key, set[int]] = {}
         self._truncates: set[int] = set()
+        self._keys: set[Key] | None = None
+        self._view: View | None = None
 
-    def changed(self, key: Key, transaction: int) -> None:
+    def read(self, chunk: Chunk) -> None:
+        """The chunk is read: these are its rows, and what its reader could see."""
+        self._view = chunk.view
+        self._keys = {key for key, _ in chunk.rows}
+        noted, self._changes = self._changes, {}
+        for key in noted.keys() & self._keys:
+            for transaction in noted[key]:
+                self.changed(key, transaction)
+
+    def changed(self, key: Key, transaction: int) -> bool:
+        """Note a change; whether the chunk's row of this key may be left out for it."""
+        if self._keys is not None and self._view is not None and (key not in self._keys or self._view.saw(transaction)):
+            return False
         self._changes.setdefault(key, set()).add(transaction)
+        return True
 
     def truncated(self, transaction: int) -> None:
         self._truncates.add(transaction)

@@ -94,7 +94,7 @@ class Slot:
             )
         except errors.InsufficientPrivilege as error:
             raise ConfigurationError(
-                f"{self._where}: this user may not replicate; run: ALTER ROLE name REPLICATION ({str(error).strip()})"
+                f"{self._where}: {str(error).strip()}; run: ALTER ROLE {self._connection.info.user} REPLICATION"
             ) from error
         except errors.ConfigurationLimitExceeded as error:
             raise ConfigurationError(

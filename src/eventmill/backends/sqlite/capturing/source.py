@@ -12,15 +12,9 @@ from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import unquote
 
+from eventmill.backends.sqlite.capturing.noting import as_text, as_value, from_column, quoted
 from eventmill.backends.sqlite.capturing.stream import MARK, SqliteStream
-from eventmill.backends.sqlite.capturing.triggers import (
-    Installation,
-    as_text,
-    as_value,
-    from_column,
-    quoted,
-    shape_of,
-)
+from eventmill.backends.sqlite.capturing.triggers import Installation, shape_of
 from eventmill.backends.sqlite.connection import translate
 from eventmill.backends.url import Url
 from eventmill.core.changes import Chunk, Health, Key, Row, Shape, Stream
@@ -28,6 +22,8 @@ from eventmill.core.clock import Clock
 from eventmill.core.errors import ConfigurationError
 
 T = TypeVar("T")
+
+AGAIN = "begin anew: eventmill cdc init --anew"
 
 STALE = 60.0
 """Seconds after which a change that nobody has taken says that nobody takes any."""
@@ -122,6 +118,9 @@ class SqliteSource:
 
         def adjust(connection: sqlite3.Connection) -> None:
             watched = installed.watched(connection)
+            gap = installed.gap(connection, [shape.table for shape in kept])
+            if gap:
+                raise ConfigurationError(f"{self!r}: {gap}, so changes are missing; {AGAIN}")
             for shape in shapes:
                 if shape.table not in watched:
                     installed.watch(connection, shape)
@@ -144,9 +143,16 @@ class SqliteSource:
                 f" min(id) FROM {quoted(installed.changes)}"
             ).fetchone()
             head = installed.last(connection) + 1
+            gap = installed.gap(connection, [shape.table for shape in shapes])
             active = not waiting or oldest / 1000 > self._clock.now() - STALE
             return Health(
-                present=True, active=active, retained=retained, confirmed=first or head, head=head, status="triggers"
+                present=True,
+                active=active,
+                retained=retained,
+                confirmed=first or head,
+                head=head,
+                status="triggers",
+                gap=gap,
             )
 
         return await self._do(look)
@@ -160,12 +166,11 @@ class SqliteSource:
         installed = Installation(name)
 
         def check(connection: sqlite3.Connection) -> None:
-            again = "begin anew: eventmill cdc init --anew"
             if not installed.exists(connection):
-                raise ConfigurationError(f"{self!r}: table {installed.changes} is gone; {again}")
+                raise ConfigurationError(f"{self!r}: table {installed.changes} is gone; {AGAIN}")
             if installed.last(connection) + 1 < position:
                 raise ConfigurationError(
-                    f"{self!r}: the file is behind what was captured from it (was a backup restored?); {again}"
+                    f"{self!r}: the file is behind what was captured from it (was a backup restored?); {AGAIN}"
                 )
 
         await self._do(check)

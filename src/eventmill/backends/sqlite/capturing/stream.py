@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from eventmill.backends.sqlite.capturing.triggers import Installation, from_noted, quoted, row_noting, shape_of
+from eventmill.backends.sqlite.capturing.noting import as_value, from_noted_row, noted_row, quoted, row_noting
+from eventmill.backends.sqlite.capturing.triggers import Installation, shape_of
 from eventmill.backends.sqlite.connection import translate
 from eventmill.core.changes import Begin, Commit, Entry, Key, Marked, Reshaped, Row, RowChange, Shape
 from eventmill.core.errors import ConfigurationError
@@ -21,6 +22,12 @@ QUICK, SLOW = 0.002, 0.05
 """Seconds between looks at an idle file; the pause doubles up to the longer one."""
 
 MARK = "mark"
+
+AT_ONCE = 5_000
+"""Changes that are removed in one transaction at most: others want to write meanwhile."""
+
+BUSY = 10_000
+"""Milliseconds to wait for another process's lock."""
 
 
 class SqliteStream:
@@ -76,8 +83,7 @@ class SqliteStream:
     def _changes(self, limit: int) -> list[Entry]:
         connection = self._connection
         if self._confirmed - self._removed >= 1_000 or (self._confirmed > self._removed and self._pause >= SLOW):
-            connection.execute(f"DELETE FROM {quoted(self._installed.changes)} WHERE id < ?", (self._confirmed,))
-            self._removed = self._confirmed
+            self._remove()
         # Says whether another connection has committed anything since the last look.
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version == self._version:
@@ -98,6 +104,22 @@ class SqliteStream:
             self._tell(entries, *row)
         return entries
 
+    def _remove(self) -> None:
+        """What is confirmed, unless somebody else writes: it can wait, and the file's own program must not."""
+        connection = self._connection
+        until = min(self._confirmed, max(self._removed, self._first()) + AT_ONCE)
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute(f"DELETE FROM {quoted(self._installed.changes)} WHERE id < ?", (until,))
+                self._removed = until
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY}")
+
+    def _first(self) -> int:
+        found = self._connection.execute(f"SELECT min(id) FROM {quoted(self._installed.changes)}").fetchone()
+        return int(found[0] or self._confirmed)
+
     def _tell(
         self, entries: list[Entry], number: int, table: str, op: Any, before: str | None, after: str | None, at: int
     ) -> None:
@@ -105,7 +127,7 @@ class SqliteStream:
         if op == MARK:
             entries.append(Marked(table))
         elif (shape := self._shapes.get(table)) is not None:
-            entries.append(_change(shape, op, _row(before), _row(after)))
+            entries.append(_change(shape, op, from_noted_row(before), from_noted_row(after)))
         entries.append(Commit(number + 1))
         self._next = number + 1
 
@@ -118,11 +140,10 @@ class SqliteStream:
         entries: list[Entry] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
-            missing = sorted(set(self._shapes) - installed.watched(connection))
-            if missing:
+            gap = installed.gap(connection, self._shapes)
+            if gap:
                 raise ConfigurationError(
-                    f"{self._path}: table {missing[0]} has lost its triggers (it was dropped, or made anew), so changes may be "
-                    "missing; begin anew: eventmill cdc init --anew"
+                    f"{self._path}: {gap}, so changes may be missing; begin anew: eventmill cdc init --anew"
                 )
             for table, former in self._shapes.items():
                 shape = shape_of(connection, table)
@@ -141,24 +162,24 @@ class SqliteStream:
 
     def _note_again(self, shape: Shape) -> None:
         changes = quoted(self._installed.changes)
-        same = " AND ".join(
-            f"t.{quoted(name)} IS CASE substr(json_extract(c.after, '$.' || '{json.dumps(name)}'), 1, 1) WHEN 'i' THEN"
-            f" CAST(substr(json_extract(c.after, '$.' || '{json.dumps(name)}'), 2) AS INTEGER)"
-            f" ELSE substr(json_extract(c.after, '$.' || '{json.dumps(name)}'), 2) END"
-            for name in shape.key
+        noted = self._connection.execute(
+            f"SELECT after, at FROM {changes} WHERE id >= ? AND tab = ? AND after IS NOT NULL",
+            (self._next, shape.table),
         )
+        keys = {}
+        for after, at in noted.fetchall():
+            values = noted_row(after)
+            keys[tuple([values.get(name) for name in shape.key])] = at
+        same = " AND ".join(f"t.{quoted(name)} IS ?" for name in shape.key)
         row = row_noting("t", shape)
-        self._connection.execute(
+        self._connection.executemany(
             f"INSERT INTO {changes} (tab, op, before, after, at)"
-            f" SELECT ?, 'update', {row}, {row}, max(c.at) FROM {changes} c JOIN {quoted(shape.table)} t ON {same}"
-            " WHERE c.id >= ? AND c.tab = ? AND c.after IS NOT NULL"
-            f" GROUP BY {', '.join(f't.{quoted(name)}' for name in shape.key)}",
-            (shape.table, self._next, shape.table),
+            f" SELECT ?, 'update', {row}, {row}, ? FROM {quoted(shape.table)} AS t WHERE {same}",
+            [
+                (shape.table, at, *[None if value is None else as_value(value) for value in key])
+                for key, at in keys.items()
+            ],
         )
-
-
-def _row(noted: str | None) -> Row | None:
-    return None if noted is None else {name: from_noted(value) for name, value in json.loads(noted).items()}
 
 
 def _key(shape: Shape, row: Row) -> Key:

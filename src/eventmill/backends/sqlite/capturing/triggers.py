@@ -1,83 +1,27 @@
 """What a capture has in the file: one table of changes, and three triggers on each captured table."""
 
-# ruff: noqa: S608 - names of tables and columns cannot be parameters; they are quoted
-
 from __future__ import annotations
 
-import math
 import sqlite3
-from base64 import b64encode
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
+from eventmill.backends.sqlite.capturing.noting import MOST_KEYS, Noting, Unique, quoted
 from eventmill.core.changes import Column, Shape
 from eventmill.core.errors import ConfigurationError
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    "i": int,
-    "r": lambda text: _real(float(text)),
-    "t": str,
-    "b": lambda text: b64encode(bytes.fromhex(text)).decode(),
-}
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _real(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
-
-
-def from_noted(value: str | None) -> Any:
-    """A value as a trigger has noted it: its type's letter, then its text, so that nothing of it is lost in JSON."""
-    return None if value is None else _READERS[value[0]](value[1:])
-
-
-def from_column(value: Any) -> Any:
-    """The same of a value as it is read from a table."""
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    return _real(value) if isinstance(value, float) else value
-
-
-def as_text(value: Any) -> str:
-    """A key's value as a trigger would note it."""
-    if isinstance(value, bytes):
-        return f"b{value.hex()}"
-    letter = {int: "i", float: "r"}.get(type(value), "t")
-    return f"{letter}{value!r}" if letter == "r" else f"{letter}{value}"
-
-
-def as_value(text: str) -> Any:
-    """The value of such a text, as SQL takes it."""
-    if text[0] == "b":
-        return bytes.fromhex(text[1:])
-    return float(text[1:]) if text[0] == "r" else _READERS[text[0]](text[1:])
-
-
-def _noting(row: str, column: str) -> str:
-    value = f"{row}.{quoted(column)}"
-    return (
-        f"CASE typeof({value}) WHEN 'null' THEN NULL WHEN 'integer' THEN 'i' || {value}"
-        f" WHEN 'real' THEN 'r' || printf('%!.17g', {value}) WHEN 'blob' THEN 'b' || hex({value}) ELSE 't' || {value} END"
-    )
-
-
-def row_noting(row: str, shape: Shape) -> str:
-    """SQL of a JSON object with all columns of `NEW`, `OLD` or a table."""
-    pairs = [f"'{column.name.replace(chr(39), chr(39) * 2)}', {_noting(row, column.name)}" for column in shape.columns]
-    return f"json_object({', '.join(pairs)})"
+EVENTS = ("insert", "update", "delete")
 
 
 class Installation:
-    """The table of changes of one capture, and its triggers."""
+    """The table of changes of one capture, its triggers, and the table by which those notice rows that are replaced."""
 
     def __init__(self, name: str) -> None:
-        self.changes = f"eventmill_changes_{name.replace('-', '_')}"
+        self.changes = f"eventmill_changes_{name}"
+        self.replaced = f"eventmill_replaced_{name}"
 
     def trigger(self, table: str, event: str) -> str:
-        return f"{self.changes}_{table}_{event}"
+        """A capture's name has no colon, so that no two triggers can be called the same."""
+        return f"{self.changes}:{table}:{event}"
 
     def install(self, connection: sqlite3.Connection, shapes: Sequence[Shape]) -> None:
         """Within an open transaction."""
@@ -85,34 +29,34 @@ class Installation:
             f"CREATE TABLE IF NOT EXISTS {quoted(self.changes)} (id INTEGER PRIMARY KEY AUTOINCREMENT, tab TEXT NOT NULL,"
             " op TEXT NOT NULL, before TEXT, after TEXT, at INTEGER NOT NULL)"
         )
+        keys = ", ".join(f"k{number}" for number in range(MOST_KEYS))
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {quoted(self.replaced)} (tab TEXT NOT NULL, noted TEXT, {keys})"
+        )
         for shape in shapes:
             self.watch(connection, shape)
 
     def watch(self, connection: sqlite3.Connection, shape: Shape) -> None:
         """Make the triggers of a table, in place of former ones."""
         self.unwatch(connection, shape.table)
-        for event, before, after in (("insert", False, True), ("update", True, True), ("delete", True, False)):
-            connection.execute(
-                f"CREATE TRIGGER {quoted(self.trigger(shape.table, event))} AFTER {event.upper()} ON {quoted(shape.table)}"
-                f" BEGIN INSERT INTO {quoted(self.changes)} (tab, op, before, after, at) VALUES ("
-                f"'{shape.table.replace(chr(39), chr(39) * 2)}', '{event}',"
-                f" {row_noting('OLD', shape) if before else 'NULL'}, {row_noting('NEW', shape) if after else 'NULL'},"
-                " CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)); END"
-            )
+        noting = Noting(self.changes, self.replaced, shape, uniques(connection, shape))
+        for event, body in noting.triggers().items():
+            connection.execute(f"CREATE TRIGGER {quoted(self.trigger(shape.table, event))} {body}")
 
     def unwatch(self, connection: sqlite3.Connection, table: str) -> None:
-        for event in ("insert", "update", "delete"):
+        for event in (*EVENTS, "before_insert", "before_update"):
             connection.execute(f"DROP TRIGGER IF EXISTS {quoted(self.trigger(table, event))}")
 
     def watched(self, connection: sqlite3.Connection) -> set[str]:
-        """The tables that have all three triggers."""
+        """The tables that have all three triggers which tell of changes."""
         rows = connection.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchall()
         names = {name for name, _ in rows}
-        return {
-            table
-            for _, table in rows
-            if all(self.trigger(table, event) in names for event in ("insert", "update", "delete"))
-        }
+        return {table for _, table in rows if all(self.trigger(table, event) in names for event in EVENTS)}
+
+    def gap(self, connection: sqlite3.Connection, tables: Collection[str]) -> str:
+        """Why changes of some of these tables are not noted any more, or nothing."""
+        missing = sorted(set(tables) - self.watched(connection))
+        return f"table {missing[0]} has lost its triggers (it was dropped, renamed or made anew)" if missing else ""
 
     def exists(self, connection: sqlite3.Connection) -> bool:
         found = connection.execute(
@@ -129,11 +73,12 @@ class Installation:
         """Everything, whatever tables were watched. Within an open transaction."""
         triggers = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) = ?",
-            (len(self.changes) + 1, f"{self.changes}_"),
+            (len(self.changes) + 1, f"{self.changes}:"),
         ).fetchall()
         for (name,) in triggers:
             connection.execute(f"DROP TRIGGER {quoted(name)}")
-        connection.execute(f"DROP TABLE IF EXISTS {quoted(self.changes)}")
+        for table in (self.changes, self.replaced):
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
 
 
 def shape_of(connection: sqlite3.Connection, table: str) -> Shape:
@@ -154,3 +99,24 @@ def shape_of(connection: sqlite3.Connection, table: str) -> Shape:
         key=tuple(key),
         identity="full",
     )
+
+
+def uniques(connection: sqlite3.Connection, shape: Shape) -> list[Unique]:
+    """The indexes, beside the key, by which a row can replace another one: those of plain columns, and whole."""
+    found = []
+    table = quoted(shape.table)
+    for _, index, unique, origin, partial in connection.execute(f"PRAGMA index_list({table})").fetchall():
+        if not unique or partial:
+            continue
+        rows = connection.execute(f"PRAGMA index_xinfo({quoted(index)})").fetchall()
+        columns = tuple([(name, collation) for _, _, name, _, collation, part in rows if part])
+        if any(name is None for name, _ in columns):
+            continue
+        # Of the key itself only where other values than the same are taken for equal.
+        if origin != "pk" or any(collation.upper() != "BINARY" for _, collation in columns):
+            found.append(Unique(columns))
+    if found and len(shape.key) > MOST_KEYS:
+        raise ConfigurationError(
+            f"{shape.table} has a key of {len(shape.key)} columns and another unique index: at most {MOST_KEYS} can be told"
+        )
+    return found
