@@ -50,6 +50,13 @@ def engine() -> Engine:
     return made
 
 
+def remove(database: Engine) -> None:
+    """Drop its tables, where they are not in a file that goes with its folder."""
+    if LEGACY_SCHEMA is not None:
+        with database.begin() as connection:
+            connection.exec_driver_sql(f'DROP SCHEMA IF EXISTS "{LEGACY_SCHEMA}" CASCADE')
+
+
 def _patient(connection: object, _: object) -> None:
     connection.execute("PRAGMA busy_timeout = 60000")  # type: ignore[attr-defined]
 

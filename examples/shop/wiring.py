@@ -72,22 +72,13 @@ def service(name: str) -> App:
 
 
 async def forget(app: App) -> None:
-    """Drop a service's database, where it is not a file that goes with its folder."""
+    """Drop an open service's database, where it is not a file that goes with its folder."""
     if not STORE.startswith("sqlite"):
-        async with app.transaction() as tx:
-            [(schema,)] = await tx.execute("SELECT current_schema()")
-            await tx.execute(f'DROP SCHEMA "{schema}" CASCADE')
-
-
-async def forget_legacy() -> None:
-    """Drop the customer administration's tables, where they are not in a file that goes with its folder."""
-    if LEGACY_SCHEMA is not None:
-        async with service("customer") as app, app.transaction() as tx:
-            await tx.execute(f'DROP SCHEMA IF EXISTS "{LEGACY_SCHEMA}" CASCADE')
+        await _drop_schema(app)
 
 
 async def forget_broker(apps: Sequence[App]) -> None:
-    """Remove what the closed shop has left in a broker that is a server: topics, queues, exchanges."""
+    """Remove what the closed shop has left in a broker that is a server: topics, queues, exchanges; or its schema."""
     broker = connect(BROKER)
     if isinstance(broker, Removable):
         async with broker:
@@ -95,6 +86,15 @@ async def forget_broker(apps: Sequence[App]) -> None:
                 for consumer in app.consumers:
                     await broker.dismiss(consumer.group)
             await broker.remove()
+    elif not BROKER.startswith("sqlite"):
+        async with App(BROKER, name="broker") as app:
+            await _drop_schema(app)
+
+
+async def _drop_schema(app: App) -> None:
+    async with app.transaction() as tx:
+        [(schema,)] = await tx.execute("SELECT current_schema()")
+        await tx.execute(f'DROP SCHEMA "{schema}" CASCADE')
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from eventmill.runtime.supervisor import Restarts, Supervisor
 
 from .. import customer, legacy
 from ..services import APPS
-from ..wiring import FOLDER, SETTINGS, forget, forget_broker, forget_legacy
+from ..wiring import FOLDER, SETTINGS, forget, forget_broker
 from . import fold, joined, money, sagas, schedules, verdict
 from .chaos import Chaos
 from .clerk import Clerk
@@ -81,7 +81,7 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
     async with AsyncExitStack() as stack:
         for app in APPS:
             await stack.enter_async_context(app)
-        administration, clerk = await stack.enter_async_context(_administration(options.seed))
+        administration, clerk = await stack.enter_async_context(_administration(options.seed, options.keep))
         source = None if options.orders is None else stack.enter_context(OrdersFile(options.orders))
         began = loop.time()
         async with _workers(options, screen) as (workers, ended):
@@ -108,14 +108,13 @@ async def trial(options: Options, screen: Screen) -> dict[str, object]:
         for app in APPS:
             async with app:
                 await forget(app)
-        await forget_legacy()
     if options.own_broker and not options.keep:
         await forget_broker(APPS)
     return result
 
 
 @asynccontextmanager
-async def _administration(seed: int) -> AsyncIterator[tuple[Engine, Clerk]]:
+async def _administration(seed: int, keep: bool) -> AsyncIterator[tuple[Engine, Clerk]]:
     """The old customer administration, its clerk at work, and captured from here on; its database keeps nothing for us in
     the end, however the trial ends."""
     database = legacy.engine()
@@ -127,6 +126,8 @@ async def _administration(seed: int) -> AsyncIterator[tuple[Engine, Clerk]]:
             yield database, clerk
         finally:
             await customer.app.captures.drop()
+        if not keep:
+            await asyncio.to_thread(legacy.remove, database)
     finally:
         database.dispose()
 

@@ -132,7 +132,7 @@ def demo(
             chaos=chaos,
             restart=restart,
             keep=keep is not None,
-            own_broker=places.get(BROKER, broker) != broker,
+            own_broker=broker is None or places.get(BROKER) != broker,
             seed=seed,
             saga=saga,
             fail=fail,

@@ -86,17 +86,15 @@ class Capture:
     @property
     def topics(self) -> dict[str, int]:
         """Where its events are kept, with partition counts."""
-        names = [f"{self.name}.messages"]
-        for table in self.tables:
-            names += [type_name(self.name, table), f"{type_name(self.name, table)}.schema"]
-        kinds = map(self._registry.named, names)
-        return {kind.topic: self.partitions for kind in kinds if kind is not None}
+        return _topics(self._registry, self.name, self.tables, self.partitions)
 
 
 class ForeignTables:
     """Tables that a Debezium, or another service, captures. `tables["public.customers"]` is the event type, for `@app.on`."""
 
-    def __init__(self, name: str, tables: Sequence[str], registry: Registry, *, debezium: bool) -> None:
+    def __init__(
+        self, name: str, tables: Sequence[str], registry: Registry, *, debezium: bool, partitions: int | None = None
+    ) -> None:
         self._label = f"{'debezium' if debezium else 'captured'} {name}"
         if not _NAME.fullmatch(name):
             what = "the connector's topic.prefix" if debezium else "the capture's name"
@@ -105,9 +103,19 @@ class ForeignTables:
             raise ConfigurationError(f"{self._label}: tables={tables!r}; give a list such as ['public.customers']")
         self.name = name
         self.classes = declare(registry, name, list(tables), debezium=debezium)
+        self.topics = {} if partitions is None else _topics(registry, name, tables, partitions)
+        """Partition counts of the topics, where they are known."""
 
     def __getitem__(self, table: str) -> type[Change]:
         found = self.classes.get(table)
         if found is None:
             raise ConfigurationError(f"{self._label} has no table {table!r}; it has {', '.join(self.classes)}")
         return found
+
+
+def _topics(registry: Registry, capture: str, tables: Sequence[str], partitions: int) -> dict[str, int]:
+    names = [f"{capture}.messages"]
+    for table in tables:
+        names += [type_name(capture, table), f"{type_name(capture, table)}.schema"]
+    kinds = map(registry.named, names)
+    return {kind.topic: partitions for kind in kinds if kind is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -81,9 +81,12 @@ class Captures:
         if same is not None:
             raise ConfigurationError(f"a capture {same!r} is there already: give this one another name=")
         self._declared[made.name] = made
-        for topic, partition_count in made.topics.items():
-            self._topics.setdefault(topic, partition_count)
+        self._add(made.topics)
         return made
+
+    def _add(self, topics: Mapping[str, int]) -> None:
+        for topic, partitions in topics.items():
+            self._topics.setdefault(topic, partitions)
 
     def debezium(self, server: str, *, tables: Sequence[str]) -> ForeignTables:
         """The tables whose changes a Debezium publishes; the App's broker must be `kafka://…?debezium=SERVER`.
@@ -92,12 +95,15 @@ class Captures:
         """
         return ForeignTables(server, tables, self._where.registry, debezium=True)
 
-    def captured(self, name: str, *, tables: Sequence[str]) -> ForeignTables:
+    def captured(self, name: str, *, tables: Sequence[str], partitions: int = 1) -> ForeignTables:
         """The tables that another service captures, and whose changes come over the broker.
 
-        name, tables: as in that service's `app.capture`. `captured["customers"]` is the event type to give to `@app.on`.
+        name, tables, partitions: as in that service's `app.capture`. `captured["customers"]` is the event type to give to
+        `@app.on`.
         """
-        return ForeignTables(name, tables, self._where.registry, debezium=False)
+        made = ForeignTables(name, tables, self._where.registry, debezium=False, partitions=partitions)
+        self._add(made.topics)
+        return made
 
     async def initialise(self, *, anew: bool = False, snapshot: bool = True) -> None:
         """What `eventmill cdc init` does, for all of them; the App must be open. See there."""
