@@ -301,6 +301,12 @@ def test_what_json_cannot_hold_is_an_encode_error_with_the_name() -> None:
             kind.encode(Keyed(value))
 
 
+def test_an_event_that_nobody_could_read_is_refused_with_the_field() -> None:
+    kind = Registry().add(StructOrder, name="order.placed")
+    with pytest.raises(EncodeError, match=r"order\.placed: what was written could not be read again: .*\$\.id"):
+        kind.encode(StructOrder(7, datetime.now(UTC), date.today(), uuid.uuid4(), Colour.RED, b"", []))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("cls", [StructOrder, DataOrder, AttrsOrder, PydanticOrder, DictOrder])
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"id": 7}', b"\xff", b'{"id": "\xff"}', b"[" * 100_000])
 def test_unreadable_data_is_a_decode_error_with_name_and_version(cls: type, data: bytes) -> None:

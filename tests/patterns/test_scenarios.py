@@ -95,7 +95,7 @@ drifting: list[int] = []
     [
         (call(Jar.fill, 1), "its facts only"),
         (call(Jar.drift), "decides differently"),
-        (call(Jar.stale), "read from a store again"),
+        (call(Jar.stale), "no store would take it"),
     ],
 )
 def test_the_property_finds(command: object, reason: str) -> None:

@@ -134,7 +134,7 @@ class Envelopes:
             if kind.personal is not None:
                 self._admit(kind, True)
             tags = () if kind.tags_of is None else kind.tags_of(event)
-            data = _legible(kind, kind.encode(event))
+            data = kind.encode(event)
             return self._message(kind.name, kind.topic, kind.version, stream.key, data, tags, identity)
         message = self(event, unsealed=True)
         if message.topic != stream.topic:
@@ -142,8 +142,6 @@ class Envelopes:
                 f"{message.type} is of topic {message.topic!r}, the stream {stream} of {stream.topic!r}: "
                 "give the event type a name or topic= that fits"
             )
-        if kind is not None:
-            _legible(kind, message.data)
         if extensions:
             message = msgspec.structs.replace(message, extensions={**(message.extensions or {}), **extensions})
         if message.key == stream.key and identity is None:
@@ -228,15 +226,6 @@ class Envelopes:
             identity, self._source, name, topic, round(self._now() * 1_000_000), data, key, version, None, None,
             correlation, causation, trace, JSON, None, tags,
         )  # fmt: skip
-
-
-def _legible(kind: EventType, data: bytes) -> bytes:
-    """What was written of an event, if it can be read again: a fact that cannot would stay in its stream for ever."""
-    try:
-        kind.decode(data, kind.version)
-    except DecodeError as error:
-        raise EncodeError(f"what was written could not be read again: {error}") from error
-    return data
 
 
 def check_message(message: Message, limits: Limits) -> None:

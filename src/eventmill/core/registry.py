@@ -72,16 +72,23 @@ class EventType:
         return None if self._key is None else self._key(event)
 
     def encode(self, event: Any) -> bytes:
-        """The event as JSON. Types of fields are not checked again here, only whether JSON can hold them.
+        """The event as JSON, which its class can be read from: whoever handles it could do nothing with any other.
 
-        Raises EncodeError with the name of the type.
+        Raises EncodeError with the name of the type, and of the field.
         """
         try:
-            return self._codec.encode(event)
+            data = self._codec.encode(event)
         except MemoryError:
             raise
         except Exception as error:
             raise EncodeError(f"{self.name} cannot be written as JSON: {error}") from error
+        try:
+            self._codec.decode(data)
+        except (MemoryError, ConfigurationError):
+            raise
+        except Exception as error:
+            raise EncodeError(f"{self.name}: what was written could not be read again: {error}") from error
+        return data
 
     def decode(self, data: bytes, version: int) -> Any:
         """The event, from JSON of this version or an older one that upcasters lead up from.

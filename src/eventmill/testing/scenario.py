@@ -8,7 +8,7 @@ from typing import Any, Self
 from eventmill.core.aggregate import Aggregate, AggregateEntity
 from eventmill.core.decider import Decider, DeciderEntity
 from eventmill.core.entity import Decided, Entity
-from eventmill.core.errors import ConfigurationError, DecodeError
+from eventmill.core.errors import ConfigurationError, EncodeError
 from eventmill.core.registry import REGISTRY, EventType, Registry
 from eventmill.core.stream import StoredEvent
 
@@ -114,11 +114,11 @@ def stored_events(events: Sequence[object], registry: Registry) -> list[StoredEv
 
 
 def _round_trip(kind: EventType, event: object) -> bytes:
-    data = kind.encode(event)
     try:
-        again = kind.decode(data, kind.version)
-    except DecodeError as error:
-        raise AssertionError(f"{event!r} could not be read from a store again: {error}") from error
+        data = kind.encode(event)
+    except EncodeError as error:
+        raise AssertionError(f"{event!r}: no store would take it: {error}") from error
+    again = kind.decode(data, kind.version)
     assert again == event, f"{event!r} comes back from a store as {again!r}"
     return data
 

@@ -227,7 +227,7 @@ class Capturing:
 
 IDENTITIES = {
     "default": "before images are the primary key only (REPLICA IDENTITY DEFAULT); unchanged large values are left out",
-    "full": "before images are whole rows (REPLICA IDENTITY FULL)",
+    "full": "before images are whole rows",
     "index": "before images are the columns of the identity's index; unchanged large values are left out",
     "nothing": "no before images",
 }
