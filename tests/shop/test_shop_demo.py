@@ -113,7 +113,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def demo(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        (*DEMO, *arguments), capture_output=True, text=True, timeout=110, cwd=folder, env=environment(), check=False
+        (*DEMO, *arguments), capture_output=True, text=True, timeout=160, cwd=folder, env=environment(), check=False
     )
 
 

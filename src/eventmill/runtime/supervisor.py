@@ -252,7 +252,8 @@ class Supervisor:
         if self._on_death is None:
             return
         try:
-            await asyncio.wait_for(self._on_death(worker.incarnation), timeout=5.0)
+            async with asyncio.timeout(5.0):
+                await self._on_death(worker.incarnation)
         except Exception as error:
             # Nothing is lost: its leases run out by themselves.
             reason = str(error) or type(error).__name__

@@ -76,7 +76,8 @@ class Channel:
     async def call(self, question: Frame) -> Any:
         """The same, waiting for it; an answer that does not come ends the wait with ClosedError."""
         try:
-            return await asyncio.wait_for(self.ask(question), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                return await self.ask(question)
         except TimeoutError:
             raise ClosedError(f"no answer to {question.name} within {PATIENCE:g} s") from None
 

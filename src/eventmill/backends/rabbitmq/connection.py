@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from struct import Struct
 from typing import Any, cast
 
@@ -151,8 +150,7 @@ class Connection(asyncio.Protocol):
         """Close in good order, within a second or so."""
         if not self.lost.done():
             self._say(commands.Connection.Close(constants.REPLY_SUCCESS, "", 0, 0))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.lost), 1.0)
+            await asyncio.wait([self.lost], timeout=1.0)
             self.abort(ClosedError("the connection was closed by this side"))
 
     # Called by the event loop

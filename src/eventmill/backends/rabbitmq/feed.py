@@ -121,7 +121,8 @@ class QueueFeed:
         if seen == self._changes:
             self._changed.clear()
             with suppress(TimeoutError):  # nothing came: that is an answer, too
-                await asyncio.wait_for(self._changed.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait()
         return self._changes
 
     def acknowledge(self, partition: Partition, positions: Collection[int]) -> None:

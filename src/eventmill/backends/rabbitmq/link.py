@@ -61,7 +61,8 @@ class Link:
                 if left <= 0:
                     raise self._unavailable(self._address.connect_timeout, "; see connect_timeout")
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._up.wait(), min(left, 0.05))
+                    async with asyncio.timeout(min(left, 0.05)):
+                        await self._up.wait()
         except BaseException:
             await self.close()
             raise
@@ -78,7 +79,8 @@ class Link:
             if self._keeper is None:
                 raise BackendUnavailableError(f"{self._address.url} is not open: use it in `async with`")
             try:
-                await asyncio.wait_for(self._up.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._up.wait()
             except TimeoutError:
                 raise self._unavailable(patience) from None
         assert self._connection is not None

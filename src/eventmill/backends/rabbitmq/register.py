@@ -122,7 +122,8 @@ class Register:
                 + marshal(ContentBody(body), number)
             )
             try:
-                await asyncio.wait_for(seen.wait(), PATIENCE)
+                async with asyncio.timeout(PATIENCE):
+                    await seen.wait()
             except TimeoutError:
                 raise BackendUnavailableError(
                     f"topic {entry.topic!r} was not declared within {PATIENCE:g} s: the broker does not answer"

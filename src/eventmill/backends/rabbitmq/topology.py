@@ -161,7 +161,8 @@ class Topology:
                 answers = [channel.ask(commands.Queue.Declare(0, queue, passive=True)) for queue in left]
                 for answer in answers:
                     try:
-                        found = await asyncio.wait_for(answer, PATIENCE)
+                        async with asyncio.timeout(PATIENCE):
+                            found = await answer
                     except TimeoutError:
                         raise ClosedError(f"{left[0]}: no answer within {PATIENCE:g} s") from None
                     except ClosedError as error:
