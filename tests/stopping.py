@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def freeze(process: subprocess.Popen[bytes], file: Path | str | None) -> None:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:
                 process.send_signal(signal.SIGCONT)
+                time.sleep(0.002)
                 continue
             connection.rollback()
             return

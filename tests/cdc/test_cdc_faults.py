@@ -18,6 +18,7 @@ from cdc_legacy import Legacy
 from cdc_watching import run, watched
 
 from eventmill.testing.crash import CAPTURE_POINTS, Crash, outlive
+from stopping import freeze
 
 
 def settled(legacy: Legacy, copies: Copies, output: Path, seconds: float = 60) -> None:
@@ -95,7 +96,7 @@ def test_a_process_that_was_stopped_beyond_its_lease_can_commit_nothing(postgres
         with legacy.busy(writers=1):
             second = start(store, postgres_url, output)
             time.sleep(1.0)
-            first.send_signal(signal.SIGSTOP)
+            freeze(first, tmp_path / "mirror.db")
             time.sleep(4.0)
             first.send_signal(signal.SIGCONT)
             time.sleep(2.0)

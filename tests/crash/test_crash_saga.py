@@ -17,6 +17,7 @@ import saga_program
 import eventmill
 from eventmill.patterns.saga.instance import decode
 from eventmill.testing.crash import Crash, outlive
+from stopping import freeze
 
 PATH = str(Path(eventmill.__file__).parents[1])
 SQL = {
@@ -73,24 +74,6 @@ def survive(url: str, folder: Path, point: str, nth: int) -> None:
     check(url, folder)
 
 
-def stop_without_the_lock(process: subprocess.Popen[bytes], file: Path) -> None:
-    """A stopped process that holds SQLite's write lock holds up all others: that is no matter of leases."""
-    connection = sqlite3.connect(file, isolation_level=None, timeout=0)
-    try:
-        while True:
-            process.send_signal(signal.SIGSTOP)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                process.send_signal(signal.SIGCONT)
-                time.sleep(0.001)
-                continue
-            connection.execute("ROLLBACK")
-            return
-    finally:
-        connection.close()
-
-
 @pytest.mark.timeout(240)
 def test_a_worker_that_was_stopped_past_its_lease_changes_nothing(tmp_path: Path) -> None:
     """It is stopped in the middle, another takes over and finishes; woken, it finds all done."""
@@ -108,7 +91,7 @@ def test_a_worker_that_was_stopped_past_its_lease_changes_nothing(tmp_path: Path
                 assert first.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.001)
-            stop_without_the_lock(first, tmp_path / "shop.db")
+            freeze(first, tmp_path / "shop.db")
             second = subprocess.run(
                 [sys.executable, saga_program.__file__, url, str(tmp_path)],
                 env=environment, timeout=100, check=False, stderr=log,
