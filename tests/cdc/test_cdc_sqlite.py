@@ -299,7 +299,9 @@ def test_the_command_line_begins_shows_and_ends_it(tmp_path: Path) -> None:
         running.terminate()
         assert running.wait(30) == 0
     assert "things: before images are whole rows" in said.read_text()
-    assert "all is well" in call("status", "legacyshop:app")
+    told = call("status", "legacyshop:app")
+    assert "all is well" in told
+    assert "kept for it 0 bytes, behind 0 changes" in told
     assert "add --yes" in call("drop", "legacyshop:app", code=2)
     call("drop", "legacyshop:app", "--yes")
     assert "not initialised" in call("status", "legacyshop:app", code=1)

@@ -188,7 +188,8 @@ def _tell(each: Report) -> None:
     click.echo(safe(f"  {each.trouble or 'all is well'}"))
     if health is not None and health.present:
         active = "active" if health.active else "inactive"
-        click.echo(f"  {active}, {health.status}; kept for it {health.retained:,} bytes, behind {each.behind or 0:,}")
+        behind = f"behind {each.behind or 0:,} {health.unit}"
+        click.echo(f"  {active}, {health.status}; kept for it {health.retained:,} bytes, {behind}")
     if each.progress is not None:
         click.echo()
         now = int(time.time() * 1000)

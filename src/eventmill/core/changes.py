@@ -135,6 +135,7 @@ class Chunk(msgspec.Struct):
 class Health(msgspec.Struct, omit_defaults=True):
     """How a source keeps what was not confirmed yet. retained: bytes it keeps for this capture. status: its own word.
 
+    head, confirmed: positions in its log, which count `unit`s.
     gap: why changes of some table are not kept any more, in words that name it; empty where all are.
     """
 
@@ -146,6 +147,7 @@ class Health(msgspec.Struct, omit_defaults=True):
     status: str = ""
     lost: bool = False
     gap: str = ""
+    unit: str = "bytes"
 
 
 def renamed_columns(before: Sequence[Column], after: Sequence[Column]) -> list[tuple[str, str]]:

@@ -153,6 +153,7 @@ class SqliteSource:
                 head=head,
                 status="triggers",
                 gap=gap,
+                unit="changes",
             )
 
         return await self._do(look)
