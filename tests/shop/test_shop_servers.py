@@ -33,24 +33,28 @@ def test_on_postgres_alone(tmp_path: Path, postgres_url: str) -> None:
     assert left_behind(postgres_url) == []
 
 
+SLOTS = "SELECT count(*) FROM pg_replication_slots s WHERE database = current_database()"
+CAPTURING = "EXISTS (SELECT FROM pg_stat_replication r WHERE r.pid = s.active_pid)"
+
+
+@pytest.mark.parametrize("moment", ["true", CAPTURING], ids=["setting-up", "capturing"])
 @pytest.mark.timeout(180)
-def test_an_interrupted_demo_leaves_no_slot_on_the_server(tmp_path: Path, postgres_url: str) -> None:
+def test_an_interrupted_demo_leaves_no_slot_on_the_server(moment: str, tmp_path: Path, postgres_url: str) -> None:
     process = subprocess.Popen(
         (*DEMO, "--seconds", "60", "--rate", "20", "--store", postgres_url),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(TMPDIR=str(tmp_path)),
     )  # fmt: skip
-    slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"
     try:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             deadline = time.monotonic() + 60
-            while connection.execute(f"{slots} AND active").fetchone() != (1,):
+            while connection.execute(f"{SLOTS} AND {moment}").fetchone() != (1,):
                 assert time.monotonic() < deadline
                 assert process.poll() is None
-                time.sleep(0.1)
+                time.sleep(0.001)
             process.terminate()
             assert "the workers are stopped" in process.communicate(timeout=60)[1]
             assert process.returncode == 143
-            assert connection.execute(slots).fetchone() == (0,)
+            assert connection.execute(SLOTS).fetchone() == (0,)
     finally:
         process.kill()
         process.wait()

@@ -121,8 +121,8 @@ async def _administration(seed: int, keep: bool) -> AsyncIterator[tuple[Engine, 
     try:
         clerk = Clerk(seed, database)
         await asyncio.to_thread(clerk.open)
-        await customer.app.captures.initialise()
         try:
+            await customer.app.captures.initialise()
             yield database, clerk
         finally:
             await customer.app.captures.drop()
